@@ -1,0 +1,79 @@
+# Everything a person or CI runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ADS ?= var/feeds/samples.jsonl.gz
+PORT ?= 8080
+NAME := $(basename $(basename $(notdir $(ADS))))
+ENCODER := var/encoders/minilm-int8
+
+# One build for all x86-64 CPUs since 2013: a wheel compiled with -march=native dies by SIGILL on an older one.
+ARCH_FLAGS := $(if $(filter x86_64,$(shell uname -m)),HNSWLIB_NO_NATIVE=1 CXXFLAGS=-march=x86-64-v3)
+PIP_INSTALL = $(ARCH_FLAGS) $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help serve test lint types unit e2e bench-serving lock clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# --- environments, one per file in requirements/ -----------------------------------------------------------------
+
+# $(1) directory, $(2) requirements file. hnswlib is compiled, never taken from a cache that another CPU may have filled.
+define make_venv
+	@echo "Creating $(1) from $(2) …"
+	$(PYTHON) -m venv --clear $(1)
+	$(call PIP_INSTALL,$(1)) --no-cache-dir --no-binary hnswlib "$$(grep '^hnswlib==' $(2))"
+	$(call PIP_INSTALL,$(1)) -r $(2)
+	$(call PIP_INSTALL,$(1)) --no-deps -e .
+	@touch $(1)/.complete
+endef
+
+.venv/.complete: requirements/offline.txt
+	$(call make_venv,.venv,$<)
+
+.venv-serve/.complete: requirements/serve.txt
+	$(call make_venv,.venv-serve,$<)
+
+.venv-dev/.complete: requirements/dev.txt
+	$(call make_venv,.venv-dev,$<)
+
+# --- the demo -----------------------------------------------------------------------------------------------------
+
+serve: .venv/.complete ## Everything from nothing to a running service: make serve [ADS=feed.jsonl.gz] [PORT=8080]
+	@.venv/bin/hlm export demo --out $(ENCODER) --precision int8
+ifeq ($(ADS),var/feeds/samples.jsonl.gz)
+	@.venv/bin/hlm samples --out $(ADS)
+endif
+	@.venv/bin/hlm index build --feed $(ADS) --encoder $(ENCODER) --out var/indexes/$(NAME)
+	@exec .venv/bin/hlm serve --name $(NAME) --encoder $(ENCODER) --index var/indexes/$(NAME) --port $(PORT)
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+test: lint types unit ## Lint, types, unit tests and end-to-end tests on a real server, from nothing
+
+lint: .venv-dev/.complete ## Ruff, as linter and formatter
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/ruff format --check .
+
+types: .venv-dev/.complete ## mypy, strict
+	.venv-dev/bin/mypy
+
+unit: .venv-dev/.complete .venv-serve/.complete ## All tests; the end-to-end ones run the server from the serving environment
+	.venv-dev/bin/python -m pytest
+
+bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
+	.venv-dev/bin/python -m benchmarks.serving
+
+# --- upkeep -------------------------------------------------------------------------------------------------------
+
+lock: ## Resolve requirements/*.txt anew from pyproject.toml
+	PYTHON=$(PYTHON) requirements/lock.sh
+
+clean: ## Remove environments and everything that the commands made
+	rm -rf .venv .venv-dev .venv-serve var .mypy_cache .ruff_cache .pytest_cache

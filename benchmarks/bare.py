@@ -1,0 +1,61 @@
+"""The limit: tokenise, encode and search in a plain loop, without HTTP, queue or threads.
+
+Run as a process of its own, so that it can be pinned to the server's core: it reads one JSON request a line,
+`{"batch_size": 8, "seconds": 3}`, runs that long and answers one line,
+`{"queries_per_second": …, "p50_ms": …, "p99_ms": …}`; times are those of a whole batch.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from benchmarks.queries import read_queries
+from index.ad_index import AdIndex
+from index.load import load_index
+from service.encoder import Encoder
+
+
+def run_bare(
+    encoder: Encoder, ad_index: AdIndex, queries: Iterator[str], *, batch_size: int, top_k: int, seconds: float
+) -> dict[str, float]:
+    """Answer batches of `batch_size` queries one after the other for `seconds`."""
+    took: list[float] = []
+    ends = perf_counter() + seconds
+    while perf_counter() < ends:
+        batch = list(islice(queries, batch_size))
+        started = perf_counter()
+        token_ids = [encoder.tokenize(query) for query in batch]
+        hits = ad_index.search(encoder.encode(token_ids), [top_k] * batch_size)
+        for one in hits:
+            _ = one.ad_ids
+        took.append(perf_counter() - started)
+    p50, p99 = np.percentile(took, [50, 99]) * 1e3
+    return {"queries_per_second": batch_size * len(took) / sum(took), "p50_ms": p50, "p99_ms": p99}
+
+
+def main() -> None:
+    """Serve measurements over standard input and output."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--encoder", type=Path, required=True)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--top-k", type=int, default=100)
+    args = parser.parse_args()
+    encoder, _ = Encoder.load(args.encoder)
+    ad_index = load_index(args.index)
+    queries = cycle(read_queries(args.queries))
+    run_bare(encoder, ad_index, queries, batch_size=8, top_k=args.top_k, seconds=1)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        print(json.dumps(run_bare(encoder, ad_index, queries, top_k=args.top_k, **wanted)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The front door: the `hlm` command, which mounts each room's `cli.py`.
+
+Those modules import nothing heavy until a command runs, so `hlm --help` answers at once and `hlm serve` never loads
+what only the offline commands need.
+"""
+
+import sys
+
+import client.cli
+import export.cli
+import index.cli
+import samples.cli
+import typer
+from rich.markup import escape
+
+import service.cli
+from artifacts.errors import HlmError
+from terminal import console
+
+app = typer.Typer(
+    help="Low-latency sponsored-search retrieval: export an encoder, build an ad index, serve them, ask them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("export")(export.cli.export)
+app.add_typer(index.cli.app, name="index")
+app.command("serve")(service.cli.serve)
+app.command("query")(client.cli.query)
+app.command("evaluate")(client.cli.evaluate)
+app.command("samples")(samples.cli.samples)
+
+
+def main() -> None:
+    """Run a command. Exit codes: 0 done, 1 failed with one sentence that says why, 2 wrong usage."""
+    try:
+        app()
+    except HlmError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

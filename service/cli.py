@@ -1,0 +1,42 @@
+"""The command `hlm serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="Encoder artifact (release.encoder).")] = None,
+    index: Annotated[Path | None, typer.Option(help="Index artifact (release.index).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the release (release.name).")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (server.host).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (server.port).")] = None,
+) -> None:
+    r"""Serve a release over HTTP until SIGTERM or Ctrl-C.
+
+    Options override HLM_SECTION__NAME environment variables, which override the file.
+
+    \b
+    Examples:
+      hlm serve --config config/serve.yaml
+      hlm serve --config config/serve.yaml --port 8090
+      HLM_BATCHING__WORKERS=4 hlm serve --config config/serve.yaml
+
+    \b
+    Exit codes:
+      0  ended by a signal, after every accepted request was answered
+      1  refused to start, with one sentence that says why
+      2  wrong usage
+    """
+    from service.server import serve as run_server
+    from service.settings import load_settings
+
+    release = {"name": name, "encoder": encoder, "index": index}
+    listener = {"host": host, "port": port}
+    overrides = {
+        "release": {key: value for key, value in release.items() if value is not None},
+        "server": {key: value for key, value in listener.items() if value is not None},
+    }
+    run_server(load_settings(config, {section: values for section, values in overrides.items() if values}))

@@ -1,0 +1,73 @@
+"""Text to embeddings with an encoder artifact: normalise, tokenise, pad, run."""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from artifacts.manifest import EncoderManifest, TextRules
+from artifacts.space import EmbeddingSpace
+from artifacts.store import ArtifactError, load_manifest, verify_files
+from service.session import EncoderSession, pad
+
+MODEL_NAME = "model.onnx"
+TOKENIZER_NAME = "tokenizer.json"
+
+
+class Encoder:
+    """The encoder of one artifact; safe to use from several threads at once."""
+
+    def __init__(self, directory: Path, space: EmbeddingSpace, text: TextRules, *, intra_op_threads: int = 1) -> None:
+        """Open the files of an artifact without asking its manifest; `load` is the checked way in.
+
+        Raises:
+            ArtifactError: the tokenizer cannot be read.
+            SessionError: the graph cannot be loaded.
+        """
+        self.space = space
+        self._text = text
+        self._query_tokenizer = _open_tokenizer(directory / TOKENIZER_NAME, text.max_query_tokens)
+        self._ad_tokenizer = _open_tokenizer(directory / TOKENIZER_NAME, text.max_ad_tokens)
+        self._session = EncoderSession(directory / MODEL_NAME, intra_op_threads=intra_op_threads)
+
+    @classmethod
+    def load(cls, directory: Path, *, intra_op_threads: int = 1) -> tuple[Self, EncoderManifest]:
+        """Open an encoder artifact after checking its files against its manifest.
+
+        Raises:
+            ArtifactError: a file is missing or damaged.
+            SessionError: the graph cannot be loaded.
+        """
+        manifest = load_manifest(directory, EncoderManifest)
+        verify_files(directory, manifest.files)
+        return cls(directory, manifest.space, manifest.text, intra_op_threads=intra_op_threads), manifest
+
+    def tokenize(self, query: str) -> list[int]:
+        """Token ids of one query, prompt and special tokens included, cut at `max_query_tokens`."""
+        text = unicodedata.normalize(self._text.unicode_form, query)
+        ids: list[int] = self._query_tokenizer.encode(self.space.query_prompt + text).ids
+        return ids
+
+    def tokenize_ads(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each ad text, prompt and special tokens included, cut at `max_ad_tokens`."""
+        form, prompt = self._text.unicode_form, self.space.ad_prompt
+        prepared = [prompt + unicodedata.normalize(form, text) for text in texts]
+        return [encoding.ids for encoding in self._ad_tokenizer.encode_batch_fast(prepared)]
+
+    def encode(self, token_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Embeddings (n, dim) of n tokenised texts, padded to the longest and run as one batch."""
+        return self._session.run(*pad(token_ids, self._text.pad_token_id))
+
+
+def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ArtifactError(f"{path}: not a tokenizer file that can be read: {error}") from error
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,101 @@
+"""Everything that can go wrong with a request, and the one table of how it is answered.
+
+HlmError
+└─ ServiceError
+├─ StartupError          refuses to start
+└─ RequestError          answered with an RFC 9457 problem document
+├─ InvalidJsonError      400 invalid_json
+├─ BodyTooLargeError     413 body_too_large
+├─ InvalidRequestError   422 invalid_request, each wrong field named
+├─ Overloaded            503 overloaded, with Retry-After
+├─ NotReadyError         503 not_ready, with Retry-After
+├─ DeadlineExceeded      504 deadline_exceeded
+├─ ClientGone            499 cancelled; nobody reads it
+└─ PipelineError         500 internal_error
+"""
+
+from typing import ClassVar
+
+from artifacts.errors import HlmError
+
+
+class ServiceError(HlmError):
+    """Base of the errors of this room."""
+
+
+class StartupError(ServiceError):
+    """The service refuses to start; the message says which setting or file is wrong."""
+
+
+class RequestError(ServiceError):
+    """A request that gets no ads. `problem` is stable: callers may branch on it."""
+
+    status: ClassVar[int] = 500
+    problem: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "The request could not be answered"
+    retry_after_s: int | None = None
+
+    def details(self) -> dict[str, object]:
+        """Members of the problem document beyond the standard ones."""
+        return {}
+
+
+class InvalidJsonError(RequestError):
+    """The body is not a JSON document."""
+
+    status, problem, title = 400, "invalid_json", "The body is not JSON"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over `limits.max_body_bytes`."""
+
+    status, problem, title = 413, "body_too_large", "The body is too large"
+
+
+class InvalidRequestError(RequestError):
+    """The body is JSON, but a field is wrong."""
+
+    status, problem, title = 422, "invalid_request", "A field is wrong"
+
+    def __init__(self, message: str, errors: list[dict[str, str]]) -> None:
+        super().__init__(message)
+        self.errors = errors
+
+    def details(self) -> dict[str, object]:
+        """Each wrong field with what is wrong with it."""
+        return {"errors": self.errors}
+
+
+class Overloaded(RequestError):  # noqa: N818 - a state the caller must know, not a fault
+    """More work is queued than may wait."""
+
+    status, problem, title = 503, "overloaded", "The service is overloaded"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReadyError(RequestError):
+    """No release is loaded yet."""
+
+    status, problem, title = 503, "not_ready", "The service is not ready"
+    retry_after_s = 1
+
+
+class DeadlineExceeded(RequestError):  # noqa: N818 - likewise
+    """The caller's time budget was spent before there was an answer."""
+
+    status, problem, title = 504, "deadline_exceeded", "The deadline has passed"
+
+
+class ClientGone(RequestError):  # noqa: N818 - likewise
+    """The client closed its connection before there was an answer."""
+
+    status, problem, title = 499, "cancelled", "The client went away"
+
+
+class PipelineError(RequestError):
+    """Encoding or searching this query failed, also when it was tried alone."""
+
+    status, problem, title = 500, "internal_error", "Encoding or searching failed"

@@ -1,0 +1,137 @@
+"""Every Prometheus collector of the service, in one object with its own registry."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import Info as InfoMetric
+
+from artifacts.store import tool_versions
+from service.release import Release
+
+LATENCY_EDGES_S = (
+    *(0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075),
+    *(0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0),
+)
+"""From a cached answer to a hopeless one, closest where the p50 and p99 of short queries fall."""
+
+BATCH_SIZE_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BATCH_TOKENS_EDGES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+PADDING_EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
+OUTCOMES = (
+    *("ok", "invalid_json", "body_too_large", "invalid_request", "not_ready"),
+    *("overloaded", "deadline_exceeded", "cancelled", "internal_error"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Seconds that a request spent in each stage: histogram, answer and load test use the same figures."""
+
+    tokenize: float
+    queue: float
+    encode: float
+    search: float
+    total: float
+
+
+STAGES = tuple(field.name for field in fields(StageTimes))
+
+
+class Metrics:
+    """Counts and durations; the label values are fixed, so that no query can add a series."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        requests = Counter("hlm_requests", "Requests to /retrieve, by outcome.", ["outcome"], registry=self.registry)
+        self._outcomes = {outcome: requests.labels(outcome) for outcome in OUTCOMES}
+        stages = Histogram(
+            "hlm_stage_duration_seconds",
+            "Time of an answered request in each stage; encode and search are those of its whole batch.",
+            ["stage"],
+            buckets=LATENCY_EDGES_S,
+            registry=self.registry,
+        )
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
+        self._incomplete = Counter(
+            "hlm_incomplete_answers", "Answers with fewer ads than were asked for.", registry=self.registry
+        )
+        self._batch_size = Histogram(
+            "hlm_batch_size", "Queries in a batch.", buckets=BATCH_SIZE_EDGES, registry=self.registry
+        )
+        self._batch_tokens = Histogram(
+            "hlm_batch_tokens",
+            "Tokens in a batch, padding included.",
+            buckets=BATCH_TOKENS_EDGES,
+            registry=self.registry,
+        )
+        self._batch_padding = Histogram(
+            "hlm_batch_padding_ratio",
+            "Share of a batch's tokens that is padding.",
+            buckets=PADDING_EDGES,
+            registry=self.registry,
+        )
+        self._queued = Gauge("hlm_queued_requests", "Queries waiting for a worker.", registry=self.registry)
+        self._running = Gauge("hlm_running_batches", "Batches that workers are running.", registry=self.registry)
+        self._ready = Gauge("hlm_ready", "1 while /health/ready says yes.", registry=self.registry)
+        self._ads = Gauge("hlm_index_ads", "Ads that can be found.", registry=self.registry)
+        self._release = InfoMetric("hlm_release", "What is served.", registry=self.registry)
+        build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
+        build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
+
+    def observe_state(self, queued: Callable[[], int], running: Callable[[], int], ready: Callable[[], bool]) -> None:
+        """Read these gauges when they are scraped."""
+        self._queued.set_function(queued)
+        self._running.set_function(running)
+        self._ready.set_function(ready)
+
+    def release_loaded(self, release: Release) -> None:
+        """A release is being served from now on."""
+        manifest = release.ad_index.manifest
+        self._ads.set(manifest.ad_count)
+        self._release.info(
+            {
+                "release": release.name,
+                "model_version": release.model_version,
+                "index_version": release.index_version,
+                "space_id": manifest.space.space_id,
+            }
+        )
+
+    def answered(self, times: StageTimes, *, complete: bool) -> None:
+        """A request got its ads."""
+        self._outcomes["ok"].inc()
+        for stage, observer in self._stages.items():
+            observer.observe(getattr(times, stage))
+        if not complete:
+            self._incomplete.inc()
+
+    def refused(self, outcome: str) -> None:
+        """A request got no ads; `outcome` is one of `OUTCOMES`."""
+        self._outcomes[outcome].inc()
+
+    def batch_ran(self, lengths: Sequence[int]) -> None:
+        """A worker ran a batch of queries with these token counts."""
+        padded = max(lengths) * len(lengths)
+        self._batch_size.observe(len(lengths))
+        self._batch_tokens.observe(padded)
+        self._batch_padding.observe(1 - sum(lengths) / padded)
+
+
+SERVING_TOOLS = (
+    "hlm-retrieval",
+    "fastapi",
+    "uvicorn",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tokenizers",
+    "hnswlib",
+    "numpy",
+)
+
+
+def _label_names(versions: dict[str, str]) -> dict[str, str]:
+    return {name.replace("-", "_"): version for name, version in versions.items()}

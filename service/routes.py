@@ -1,0 +1,136 @@
+"""The public HTTP interface; parsing and answering, no logic."""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, cast
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import ValidationError
+
+from service.errors import BodyTooLargeError, InvalidJsonError, InvalidRequestError, RequestError
+from service.schemas import Problem, RetrieveRequest, RetrieveResponse
+from service.service import Service
+
+DISCONNECT_KEY = "hlm.on_disconnect"
+"""Where the request's scope keeps what `service.server.DisconnectProtocol` calls when the connection is lost."""
+
+router = APIRouter()
+
+
+def service_of(request: Request) -> Service:
+    """The service that the app was created with."""
+    return cast("Service", request.app.state.service)
+
+
+_PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": RetrieveResponse},
+    **dict.fromkeys((400, 413, 422, 500, 503, 504), _PROBLEM),
+}
+_REQUEST_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": RetrieveRequest.model_json_schema()}},
+}
+
+
+@router.post(
+    "/retrieve",
+    summary="Ads for a query",
+    responses=_RESPONSES,
+    openapi_extra={"requestBody": _REQUEST_BODY},
+)
+async def retrieve(request: Request) -> Response:
+    """Answer one query with ads in falling score."""
+    arrived = perf_counter()
+    service = service_of(request)
+    limits = service.settings.limits
+    try:
+        wanted = parse_request(await read_body(request, limits.max_body_bytes))
+        deadline = arrived + (wanted.timeout_ms or limits.default_timeout_ms) / 1e3
+
+        def on_disconnect(give_up: Callable[[], None]) -> None:
+            request.scope[DISCONNECT_KEY] = give_up
+
+        body = await service.retriever.retrieve(wanted, arrived=arrived, deadline=deadline, on_disconnect=on_disconnect)
+    except RequestError as error:
+        service.metrics.refused(error.problem)
+        raise
+    return Response(body, media_type="application/json")
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        BodyTooLargeError: as soon as more than `max_bytes` are announced or have come in.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise BodyTooLargeError(f"the body has {announced} bytes; at most {max_bytes} are read")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLargeError(f"the body has more than the {max_bytes} bytes that are read at most")
+    return body
+
+
+def parse_request(body: bytes) -> RetrieveRequest:
+    """Validate a `/retrieve` body.
+
+    Raises:
+        InvalidJsonError: it is not a JSON document.
+        InvalidRequestError: a field is wrong; all wrong fields are named.
+    """
+    try:
+        return RetrieveRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+    if found[0]["type"] == "json_invalid":
+        raise InvalidJsonError(found[0]["msg"])
+    errors = [
+        {"field": ".".join(str(part) for part in item["loc"]) or "body", "message": item["msg"]} for item in found
+    ]
+    raise InvalidRequestError("; ".join(f"{item['field']}: {item['message']}" for item in errors), errors)
+
+
+@router.get("/health/live", summary="Whether the process is alive")
+@router.get("/v2/health/live", include_in_schema=False)
+async def live() -> Response:
+    """Answer while the event loop turns."""
+    return PlainTextResponse("live\n")
+
+
+@router.get("/health/ready", summary="Whether to send requests here", responses={503: {"description": "Not now"}})
+@router.get("/v2/health/ready", include_in_schema=False)
+async def ready(request: Request) -> Response:
+    """Say yes once a release is loaded, verified and warm, and no again as soon as a drain begins."""
+    service = service_of(request)
+    if service.ready:
+        return PlainTextResponse("ready\n")
+    return PlainTextResponse("draining\n" if service.draining else "not ready\n", status_code=503)
+
+
+@router.get("/info", summary="What is served, and how")
+async def info(request: Request) -> Response:
+    """Versions, embedding space, index figures and settings."""
+    service = service_of(request)
+    return Response(
+        orjson.dumps(
+            {
+                "ready": service.ready,
+                "release": service.release.describe() if service.release else None,
+                "settings": service.settings.model_dump(mode="json", exclude={"release"}),
+            }
+        ),
+        media_type="application/json",
+    )
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+def metrics(request: Request) -> Response:  # a plain function runs in a thread, off the event loop
+    """All metrics in the Prometheus text format."""
+    return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,132 @@
+"""Runs the service: listen, load, answer, drain, stop."""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from artifacts.errors import HlmError
+from service.app import create_app
+from service.errors import StartupError
+from service.release import Release
+from service.routes import DISCONNECT_KEY
+from service.service import Service
+from service.settings import ServerSettings, Settings
+
+logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, which end it cleanly.
+
+    Raises:
+        HlmError: the address is taken, or the release cannot be served.
+    """
+    logging.basicConfig(
+        level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    listener = bind(settings.server)
+    config = uvicorn.Config(
+        create_app(service := Service(settings)),
+        http=DisconnectProtocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, settings.server.shutdown_timeout_ms // 1_000),
+    )
+    server = DrainingServer(config, service)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(_run(server, service, listener))
+
+
+async def _run(server: "DrainingServer", service: Service, listener: socket.socket) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        release = await service.start()
+        _announce(release, listener)
+        await serving
+    except HlmError:
+        server.should_exit = True
+        await serving
+        raise
+    finally:
+        await service.stop()
+
+
+class DisconnectProtocol(HttpToolsProtocol):
+    """Tells a waiting request at once that its client went away.
+
+    ASGI's own way, awaiting `receive()` beside the answer, costs a task a request; this costs nothing.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up the request that this connection was waiting for, if any."""
+        super().connection_lost(exc)
+        give_up = cast("Callable[[], None] | None", self.scope.get(DISCONNECT_KEY) if self.scope else None)
+        if give_up is not None:
+            give_up()
+
+
+class DrainingServer(uvicorn.Server):
+    """On SIGTERM: not ready, answer for the grace time, finish what is in flight, close.
+
+    SIGINT skips the grace time, and a second signal of either kind ends it as well.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is uvicorn's
+        """Take a signal; called between two byte codes of whatever runs."""
+        asyncio.get_running_loop().call_soon_threadsafe(self._drain, sig)
+
+    def _drain(self, sig: int) -> None:
+        first = not self._service.draining
+        self._service.draining = True
+        self.server_state.default_headers.append((b"connection", b"close"))
+        if first and sig == signal.SIGTERM and self._service.release is not None:
+            grace_s = self._service.settings.server.drain_grace_ms / 1e3
+            logger.info("draining: not ready any more, accepting for another %.1f s", grace_s)
+            asyncio.get_running_loop().call_later(grace_s, self._stop_accepting)
+        else:
+            self._stop_accepting()
+
+    def _stop_accepting(self) -> None:
+        self.should_exit = True
+
+
+def bind(settings: ServerSettings) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        StartupError: the address is taken or not ours.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2_048)
+    except OSError as error:
+        raise StartupError(
+            f"cannot listen on {settings.host} port {settings.port} (server.host, server.port): {error.strerror}"
+        ) from error
+
+
+def _announce(release: Release, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(  # noqa: T201 - what the person who started it wants to see
+        f"Serving release {release.name} on {url}: {release.ad_index.manifest.ad_count:,} ads, "
+        f"{release.model_version}, {release.index_version}.\nTry:\n"
+        f"  curl -s {url}/retrieve -H 'Content-Type: application/json' "
+        """-d '{"query": "cordless drill 18v", "top_k": 3, "fields": ["title"]}'""",
+        flush=True,
+    )

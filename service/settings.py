@@ -1,0 +1,113 @@
+"""The settings of the service: one frozen object, read once at the edge and passed down."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from service.errors import StartupError
+
+
+class Section(BaseModel):
+    """Base of the sections: immutable, and an unknown setting is an error rather than ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReleaseSettings(Section):
+    """What is served."""
+
+    name: str = Field(min_length=1, max_length=128, description="Name of the release, in every answer.")
+    encoder: Path = Field(description="Directory of the encoder artifact.")
+    index: Path = Field(description="Directory of the index artifact.")
+
+
+class ServerSettings(Section):
+    """Where it listens and how it stops."""
+
+    host: str = Field("127.0.0.1", description="Address of the public listener.")
+    port: int = Field(8080, ge=0, le=65_535, description="Port of the public listener; 0 takes a free one.")
+    drain_grace_ms: int = Field(
+        5_000, ge=0, description="After SIGTERM: how long requests are still accepted while readiness says no."
+    )
+    shutdown_timeout_ms: int = Field(
+        10_000, ge=0, description="After the grace time: how long requests in flight may take to finish."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+
+class BatchingSettings(Section):
+    """How queued queries become batches."""
+
+    max_batch_size: int = Field(16, ge=1, le=1_024, description="Most queries in a batch.")
+    max_batch_tokens: int = Field(
+        1_024, ge=1, description="Most tokens in a batch after padding; a longer query goes alone."
+    )
+    max_queue_size: int = Field(256, ge=1, description="Most queries waiting; one more is refused as overloaded.")
+    workers: int | None = Field(
+        None, ge=1, le=256, description="Threads that encode and search; by default the usable cores."
+    )
+
+
+class LimitsSettings(Section):
+    """What a caller may ask for."""
+
+    default_timeout_ms: int = Field(
+        100, ge=1, le=10_000, description="Time budget of a request that names none, from arrival to answer."
+    )
+    max_body_bytes: int = Field(65_536, ge=1_024, description="Longest request body.")
+
+
+class Settings(BaseSettings):
+    """All settings. Sources, strongest first: command line, `HLM_SECTION__NAME` variables, YAML file, defaults."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="HLM_", env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    release: ReleaseSettings
+    server: ServerSettings = ServerSettings()
+    batching: BatchingSettings = BatchingSettings()
+    limits: LimitsSettings = LimitsSettings()
+
+
+def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
+    """Read and check the settings.
+
+    Args:
+        path: YAML file, or None for environment and overrides alone.
+        overrides: nested values from the command line, strongest of all.
+
+    Raises:
+        StartupError: the file cannot be read or a value is wrong; every wrong setting is named.
+    """
+    if path is not None and not path.is_file():
+        raise StartupError(f"{path}: no such configuration file")
+    try:
+        return _settings_from(path)(**overrides)
+    except yaml.YAMLError as error:
+        raise StartupError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
+        )
+        raise StartupError(f"{path or 'settings'}: {wrong}") from error
+
+
+def _settings_from(path: Path | None) -> type[Settings]:
+    class SettingsFromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources = (init_settings, env_settings)
+            return sources if path is None else (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=path))
+
+    return SettingsFromFile

@@ -1,0 +1,72 @@
+"""What long commands show: progress bars on a terminal, a line every few seconds in a log."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+LOG_INTERVAL_S = 5.0
+"""How often a log gets a line; bars on a terminal refresh by themselves."""
+
+Advance = Callable[[int], None]
+"""Says how many units were finished since the last call."""
+
+console = Console(stderr=True, highlight=False)
+"""For everything that is not the command's result; the result goes to standard output."""
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Advance]:
+    """Show the progress of one task with count, rate and time left.
+
+    Args:
+        label: what is being done, for example `Embedding ads`.
+        total: units in the whole task.
+        unit: what is counted, in the plural.
+        done: units that an earlier run had finished; they do not count towards the rate.
+    """
+    show = _bar if console.is_terminal else _log_lines
+    with show(label, total, unit, done) as advance:
+        yield advance
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(label, total=total, completed=done, unit=unit)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextlib.contextmanager
+def _log_lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    started = last_line = time.monotonic()
+    finished = done
+
+    def advance(count: int) -> None:
+        nonlocal finished, last_line
+        finished += count
+        now = time.monotonic()
+        if now - last_line >= LOG_INTERVAL_S:
+            last_line = now
+            rate = (finished - done) / (now - started)
+            left = f", {(total - finished) / rate:,.0f} s left" if rate else ""
+            console.print(f"{label}: {finished:,} of {total:,} {unit}, {rate:,.0f}/s{left}")
+
+    yield advance
+    console.print(f"{label}: {finished:,} of {total:,} {unit} in {time.monotonic() - started:,.1f} s")

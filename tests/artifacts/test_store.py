@@ -1,0 +1,140 @@
+"""Artifacts on disk: atomic, verified, and refused with a sentence that names the file."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from artifacts.manifest import Manifest
+from artifacts.space import EmbeddingSpace
+from artifacts.store import (
+    ArtifactError,
+    describe_files,
+    fingerprint,
+    is_current,
+    load_manifest,
+    publish,
+    save_manifest,
+    verify_files,
+    write_atomic,
+)
+
+SPACE = EmbeddingSpace(teacher="t", revision="r", dim=4, pooling="mean", normalized=True)
+
+
+def publish_example(target: Path, *, content: bytes = b"weights", inputs: str = "inputs") -> None:
+    with publish(target) as staging:
+        (staging / "deep").mkdir()
+        (staging / "deep" / "file.bin").write_bytes(content)
+        files = describe_files(staging)
+        save_manifest(staging, Manifest(fingerprint=fingerprint({"a": inputs}), space=SPACE, files=files, tools={}))
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    publish_example(tmp_path / "artifact")
+    return tmp_path / "artifact"
+
+
+def test_a_published_artifact_verifies_and_leaves_nothing_else_behind(artifact: Path):
+    manifest = load_manifest(artifact, Manifest)
+    verify_files(artifact, manifest.files)
+    assert set(manifest.files) == {"deep/file.bin"}
+    assert [path.name for path in artifact.parent.iterdir()] == ["artifact"]
+
+
+def test_publishing_again_replaces_the_whole(artifact: Path):
+    publish_example(artifact, content=b"newer")
+    verify_files(artifact, load_manifest(artifact, Manifest).files)
+    assert (artifact / "deep" / "file.bin").read_bytes() == b"newer"
+    assert [path.name for path in artifact.parent.iterdir()] == ["artifact"]
+
+
+def test_a_failed_build_keeps_the_old_artifact_and_leaves_nothing_behind(artifact: Path):
+    def fail() -> None:
+        with publish(artifact) as staging:
+            (staging / "half").write_bytes(b"half")
+            raise RuntimeError("build failed")
+
+    with pytest.raises(RuntimeError, match="build failed"):
+        fail()
+    verify_files(artifact, load_manifest(artifact, Manifest).files)
+    assert [path.name for path in artifact.parent.iterdir()] == ["artifact"]
+
+
+def flip_a_byte(path: Path) -> None:
+    path.write_bytes(b"W" + path.read_bytes()[1:])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "has 6 bytes where manifest.json says 7"),
+        (flip_a_byte, "has sha256"),
+    ],
+    ids=["missing", "truncated", "flipped byte"],
+)
+def test_damage_is_found_and_the_file_named(artifact: Path, damage: Callable[[Path], None], message: str):
+    path = artifact / "deep" / "file.bin"
+    damage(path)
+    with pytest.raises(ArtifactError, match=message) as error:
+        verify_files(artifact, load_manifest(artifact, Manifest).files)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"{", "not a valid Manifest"),
+        (b"{}", "fingerprint: Field required"),
+        (b'{"schema_version": 2}', "schema_version: Input should be 1"),
+    ],
+    ids=["missing", "not JSON", "incomplete", "newer schema"],
+)
+def test_a_wrong_manifest_is_one_sentence(artifact: Path, content: bytes | None, message: str):
+    path = artifact / "manifest.json"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=message) as error:
+        load_manifest(artifact, Manifest)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_artifact_is_current_only_for_its_own_inputs_and_while_whole(artifact: Path):
+    inputs = fingerprint({"a": "inputs"})
+    assert is_current(artifact, Manifest, inputs)
+    assert not is_current(artifact, Manifest, fingerprint({"a": "others"}))
+    (artifact / "deep" / "file.bin").unlink()
+    assert not is_current(artifact, Manifest, inputs)
+    assert not is_current(artifact.parent / "nowhere", Manifest, inputs)
+
+
+def test_fingerprints_tell_names_from_values():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1, "b": 2}) != fingerprint({"a": 2, "b": 1})
+
+
+def test_kill_9_while_writing_leaves_the_old_bytes(tmp_path: Path):
+    """The child dies between its last write and the rename, at the worst moment."""
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from artifacts.store import write_atomic\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "write_atomic(pathlib.Path(sys.argv[1]), b'new')\n"
+    )
+    child = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+
+
+def test_space_ids_are_equal_exactly_when_spaces_are():
+    assert SPACE.space_id == SPACE.model_copy().space_id
+    for change in ({"dim": 5}, {"teacher": "u"}, {"revision": "s"}, {"query_prompt": "q: "}, {"normalized": False}):
+        assert SPACE.model_copy(update=change).space_id != SPACE.space_id

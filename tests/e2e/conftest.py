@@ -1,0 +1,106 @@
+"""Real artifacts, made by the real commands, and a real server started from the serving environment."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CACHE = ROOT / "var" / "tests"
+"""Artifacts of earlier runs; the commands themselves tell whether they are still current."""
+DATA = ROOT.parent / "shared" / "data"
+SERVING_PYTHON = ROOT / ".venv-serve" / "bin" / "python"
+
+
+def hlm(*args: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Run a command of ours to its end."""
+    command = [sys.executable, "hlm.py", *map(str, args)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=check)
+
+
+class Server:
+    """A serving process and a client for it."""
+
+    def __init__(self, *args: str | Path, env: dict[str, str] | None = None) -> None:
+        python = SERVING_PYTHON if SERVING_PYTHON.exists() else Path(sys.executable)
+        command = [str(python), "hlm.py", "serve", "--port", "0", *map(str, args)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {})
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if "http://" not in line:
+            raise RuntimeError(f"the server did not start: {self.process.communicate()[1]}")
+        self.url = "http://" + line.split("http://")[1].split(": ")[0]
+        self.client = httpx.Client(base_url=self.url, timeout=30)
+
+    def retrieve(self, query: str, **fields: object) -> httpx.Response:
+        """Ask for ads with a budget that only a hang would miss."""
+        return self.client.post("/retrieve", json={"query": query, "timeout_ms": 10_000, **fields})
+
+    def metric(self, name: str) -> float:
+        """The value of one series, written as in the exposition format."""
+        for line in self.client.get("/metrics").text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split(" ")[1])
+        raise KeyError(name)
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.client.close()
+        self.process.send_signal(sig)
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Path:
+    """The int8 artifact of all-MiniLM-L6-v2."""
+    out = CACHE / "encoders" / "minilm-int8"
+    hlm("export", "demo", "--out", out, "--precision", "int8")
+    return out
+
+
+@pytest.fixture(scope="session")
+def sample_feed() -> Path:
+    out = CACHE / "feeds" / "samples.jsonl.gz"
+    hlm("samples", "--out", out, "--ads", "3000")
+    return out
+
+
+@pytest.fixture(scope="session")
+def sample_index(encoder: Path, sample_feed: Path) -> Path:
+    out = CACHE / "indexes" / "samples"
+    hlm("index", "build", "--feed", sample_feed, "--encoder", encoder, "--out", out)
+    return out
+
+
+@pytest.fixture
+def start(encoder: Path, sample_index: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers with settings of a test's own; they end with the test."""
+    started: list[Server] = []
+
+    def start_one(*args: str | Path, **env: str) -> Server:
+        server = Server("--name", "test", "--encoder", encoder, "--index", sample_index, *args, env=env)
+        started.append(server)
+        return server
+
+    yield start_one
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.communicate()
+        server.client.close()
+
+
+@pytest.fixture(scope="session")
+def server(encoder: Path, sample_index: Path) -> Iterator[Server]:
+    """One server with default settings for all tests that leave it as it was."""
+    server = Server("--name", "samples", "--encoder", encoder, "--index", sample_index)
+    yield server
+    assert server.stop(signal.SIGINT) == 0

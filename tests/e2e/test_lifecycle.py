@@ -1,0 +1,168 @@
+"""Starting, refusing to start, deadlines, disconnects, overload and draining, on a real server."""
+
+import json
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import ROOT, Server, hlm
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+Start = Callable[..., Server]
+LONG_QUERY = "cordless drill " * 34
+"""As many tokens as a query may have, so that a batch of them takes tens of milliseconds."""
+
+
+def in_flight(server: Server, count: int, **fields: object) -> list[threading.Thread]:
+    """Send `count` requests at once, each on a thread of its own that keeps its answer as `thread.answer`."""
+
+    class Request(threading.Thread):
+        answer: httpx.Response
+
+        def run(self) -> None:
+            self.answer = httpx.post(
+                f"{server.url}/retrieve", json={"query": LONG_QUERY, "timeout_ms": 10_000} | fields, timeout=30
+            )
+
+    threads = [Request() for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_a_spent_budget_is_504_and_the_query_is_not_encoded_once_it_expired(start: Start):
+    server = start(HLM_BATCHING__WORKERS="1", HLM_BATCHING__MAX_BATCH_SIZE="1")
+    others = in_flight(server, 40)
+    answer = server.retrieve("drill", timeout_ms=1)
+    for thread in others:
+        thread.join()
+    assert answer.status_code == 504
+    assert answer.json()["type"] == "deadline_exceeded"
+    assert server.metric('hlm_requests_total{outcome="deadline_exceeded"}') == 1
+    assert server.metric("hlm_batch_size_count") in {40, 41}  # 41 if it was being encoded when its time was up
+
+
+def test_overload_is_refused_at_once_with_retry_after(start: Start):
+    server = start(HLM_BATCHING__WORKERS="1", HLM_BATCHING__MAX_BATCH_SIZE="1", HLM_BATCHING__MAX_QUEUE_SIZE="2")
+    threads = in_flight(server, 40)
+    for thread in threads:
+        thread.join()
+    answers = [thread.answer for thread in threads]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {answer.json()["type"] for answer in refused} == {"overloaded"}
+    assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+    assert server.metric('hlm_requests_total{outcome="overloaded"}') == len(refused)
+
+
+def test_a_client_that_goes_away_is_dropped_unencoded(start: Start):
+    server = start(HLM_BATCHING__WORKERS="1", HLM_BATCHING__MAX_BATCH_SIZE="1")
+    staying = in_flight(server, 20)
+    wait_until(lambda: server.metric("hlm_queued_requests") >= 10)
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps({"query": "never mind", "timeout_ms": 10_000}).encode()
+    request = b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    leaving = [socket.create_connection((host, int(port))) for _ in range(5)]
+    for connection in leaving:
+        connection.sendall(request)
+        connection.close()
+    for thread in staying:
+        thread.join()
+    wait_until(lambda: server.metric('hlm_requests_total{outcome="cancelled"}') == 5)
+    assert server.metric("hlm_batch_size_count") == 20
+
+
+def test_sigterm_drains_without_losing_a_request(start: Start):
+    server = start(HLM_SERVER__DRAIN_GRACE_MS="2000", HLM_BATCHING__WORKERS="1")
+    threads = in_flight(server, 30)
+    wait_until(lambda: server.metric("hlm_queued_requests") >= 1)
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: server.client.get("/health/ready").status_code == 503)
+    assert server.client.get("/health/live").status_code == 200
+    late = server.retrieve("drill")
+    assert late.status_code == 200
+    assert late.headers["connection"] == "close"
+    for thread in threads:
+        thread.join()
+    assert {thread.answer.status_code for thread in threads} == {200}
+    server.process.communicate(timeout=30)
+    assert server.process.returncode == 0
+
+
+def test_a_second_signal_ends_the_grace_time(start: Start):
+    server = start(HLM_SERVER__DRAIN_GRACE_MS="600000")
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: server.client.get("/health/ready").status_code == 503)
+    assert server.stop(signal.SIGTERM) == 0
+
+
+def damaged_copy(artifact: Path, target: Path, name: str, damage: Callable[[Path], None]) -> Path:
+    shutil.copytree(artifact, target)
+    damage(target / name)
+    return target
+
+
+def flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def change_space(path: Path) -> None:
+    manifest = json.loads(path.read_text())
+    manifest["space"]["teacher"] = "another-teacher"
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("model.onnx", flip_last_byte, "model.onnx: has sha256"),
+        ("model.onnx", lambda path: path.write_bytes(path.read_bytes()[:-9]), "bytes where manifest.json says"),
+        ("tokenizer.json", Path.unlink, "tokenizer.json: missing"),
+        ("manifest.json", Path.unlink, "manifest.json: cannot be read"),
+        ("manifest.json", change_space, "teacher 'another-teacher' against 'all-MiniLM-L6-v2'"),
+    ],
+    ids=["flipped byte", "truncated", "missing file", "no manifest", "other space"],
+)
+def test_a_bad_encoder_refuses_to_start_with_one_sentence(
+    encoder: Path, sample_index: Path, tmp_path: Path, name: str, damage: Callable[[Path], None], message: str
+):
+    bad = damaged_copy(encoder, tmp_path / "bad", name, damage)
+    result = hlm("serve", "--name", "x", "--encoder", bad, "--index", sample_index, "--port", "0", check=False)
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_taken_port_is_one_sentence(server: Server, encoder: Path, sample_index: Path):
+    port = server.url.rsplit(":", 1)[1]
+    result = hlm("serve", "--name", "x", "--encoder", encoder, "--index", sample_index, "--port", port, check=False)
+    assert result.returncode == 1
+    assert f"error: cannot listen on 127.0.0.1 port {port}" in result.stderr
+
+
+def test_no_release_at_all_names_the_settings(tmp_path: Path):
+    result = hlm("serve", check=False)
+    assert result.returncode == 1
+    assert "release: Field required" in result.stderr
+
+
+def test_the_serving_environment_has_neither_torch_nor_transformers():
+    """What `make test` builds from requirements/serve.txt, and what the tests above ran on."""
+    site = ROOT / ".venv-serve" / "lib"
+    if not site.exists():
+        pytest.skip("no .venv-serve here: `make test` builds it")
+    installed = {path.name for path in site.glob("python3*/site-packages/*")}
+    assert {"fastapi", "onnxruntime", "tokenizers", "numpy"} <= installed
+    assert not installed & {"torch", "transformers", "optimum", "sentence_transformers", "locust"}

@@ -1,0 +1,137 @@
+"""A query in, the right ads out, over HTTP, with the real encoder."""
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from index.ads import FIELD_NAMES
+from index.exact import exact_top_k
+from index.load import load_index
+from service.encoder import Encoder
+from service.schemas import RetrieveResponse
+from tests.e2e.conftest import Server
+from tests.e2e.malformed import MALFORMED
+
+pytestmark = pytest.mark.e2e
+
+QUERIES = ["cordless drill 18v", "running shoes women", "wireless mouse", "coffee machine", "garden hose 50 ft"]
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [("cordless drill", "drill"), ("wireless mouse", "mouse"), ("kaffeemaschine", "kaffee")],
+    ids=["drill", "mouse", "another language"],
+)
+def test_the_first_ad_is_what_was_asked_for(server: Server, query: str, word: str):
+    ads = server.retrieve(query, top_k=3, fields=["title"]).json()["ads"]
+    assert word in ads[0]["title"].lower()
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_the_answer_is_that_of_exact_search_on_the_same_embeddings(server: Server, encoder, sample_index, query: str):
+    model, _ = Encoder.load(encoder)
+    ad_index = load_index(sample_index)
+    embedding = model.encode([model.tokenize(query)])
+    vectors = np.load(next(sample_index.rglob("vectors.npy")))
+    expected, scores = exact_top_k(vectors, embedding, 10)
+    answer = server.retrieve(query, top_k=10).json()
+    found = [ad["ad_id"] for ad in answer["ads"]]
+    assert len(set(found) & {ad_index.search(embedding, [10])[0].ads.ad_ids[row] for row in expected[0]}) >= 9
+    assert answer["ads"][0]["score"] == pytest.approx(float(scores[0, 0]), abs=1e-4)
+
+
+def test_an_answer_has_the_documented_form(server: Server):
+    body = server.retrieve("cordless drill", top_k=20, request_id="r-1", fields=list(FIELD_NAMES)).json()
+    answer = RetrieveResponse.model_validate(body)
+    assert answer.request_id == "r-1"
+    assert answer.release == "samples"
+    scores = [ad.score for ad in answer.ads]
+    assert scores == sorted(scores, reverse=True)
+    assert len({ad.ad_id for ad in answer.ads}) == 20
+    assert set(body["ads"][0]) == {"ad_id", "score", *FIELD_NAMES}
+    assert answer.coverage.complete
+    assert 0 < answer.timings_ms.encode <= answer.timings_ms.total
+
+
+def test_asking_for_more_ads_than_there_are_says_so(server: Server, tmp_path, encoder, start):
+    feed = tmp_path / "three.jsonl"
+    feed.write_text("".join(json.dumps({"ad_id": f"a{i}", "title": f"red shoe {i}"}) + "\n" for i in range(3)))
+    from tests.e2e.conftest import hlm
+
+    hlm("index", "build", "--feed", feed, "--encoder", encoder, "--out", tmp_path / "index")
+    answer = start("--index", tmp_path / "index").retrieve("shoe", top_k=10).json()
+    assert {ad["ad_id"] for ad in answer["ads"]} == {"a0", "a1", "a2"}
+    assert answer["coverage"] == {"complete": False, "reason": "index_smaller_than_top_k"}
+
+
+def test_concurrent_callers_each_get_their_own_answer(server: Server):
+    """Batched with others, a query keeps its ads; int8 scales span the batch, so scores may differ a little."""
+    alone = {query: server.retrieve(query, top_k=10).json() for query in QUERIES}
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda query: (query, server.retrieve(query, top_k=10).json()), QUERIES * 40))
+    for query, answer in together:
+        assert answer["ads"][0]["score"] == pytest.approx(alone[query]["ads"][0]["score"], abs=0.05)
+        assert len({ad["ad_id"] for ad in answer["ads"]} & {ad["ad_id"] for ad in alone[query]["ads"]}) >= 6
+
+
+def test_malformed_bodies_are_refused_one_by_one_and_leave_good_requests_alone(server: Server):
+    assert len(MALFORMED) >= 200
+    expected = server.retrieve("cordless drill 18v", top_k=10).json()["ads"]
+    wrong = []
+    for name, body, statuses in MALFORMED:
+        answer = server.client.post("/retrieve", content=body, headers={"Content-Type": "application/json"})
+        allowed = statuses if isinstance(statuses, tuple) else (statuses,)
+        problem = answer.json()
+        if answer.status_code not in allowed or answer.headers["content-type"] != "application/problem+json":
+            wrong.append((name, answer.status_code, answer.text[:200]))
+        assert {"type", "title", "status", "detail"} <= set(problem), name
+        assert problem["status"] == answer.status_code, name
+        assert server.retrieve("cordless drill 18v", top_k=10).json()["ads"] == expected, name
+    assert wrong == []
+
+
+def test_every_wrong_field_is_named(server: Server):
+    answer = server.client.post("/retrieve", json={"query": " ", "top_k": 0, "colour": "red"})
+    assert answer.status_code == 422
+    assert Counter(error["field"] for error in answer.json()["errors"]) == Counter(["query", "top_k", "colour"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "problem"),
+    [("GET", "/retrieve", 405, "method_not_allowed"), ("GET", "/nowhere", 404, "not_found")],
+)
+def test_wrong_paths_are_problem_documents_too(server: Server, method: str, path: str, status: int, problem: str):
+    answer = server.client.request(method, path)
+    assert (answer.status_code, answer.json()["type"]) == (status, problem)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_chunked_body_is_cut_off_at_the_limit(server: Server):
+    """Without Content-Length the size shows only while reading."""
+    answer = server.client.post("/retrieve", content=(b" " * 10_000 for _ in range(10)))
+    assert answer.status_code == 413
+
+
+def test_health_info_metrics_and_docs_answer(server: Server):
+    for path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/docs"):
+        assert server.client.get(path).status_code == 200, path
+    info = server.client.get("/info").json()
+    assert info["ready"] is True
+    assert info["release"]["name"] == "samples"
+    assert info["release"]["ann_recall"]["value"] >= 0.97
+    schema = server.client.get("/openapi.json").json()
+    assert "503" in schema["paths"]["/retrieve"]["post"]["responses"]
+
+
+def test_metrics_count_what_happened(server: Server):
+    ok, invalid = 'hlm_requests_total{outcome="ok"}', 'hlm_requests_total{outcome="invalid_request"}'
+    before = server.metric(ok), server.metric(invalid)
+    for _ in range(3):
+        server.retrieve("drill")
+    server.retrieve("", top_k=3)
+    assert (server.metric(ok), server.metric(invalid)) == (before[0] + 3, before[1] + 1)
+    assert server.metric('hlm_stage_duration_seconds_count{stage="encode"}') == server.metric(ok)
+    assert server.metric("hlm_ready") == 1

@@ -1,0 +1,94 @@
+"""Settings: sources, precedence, messages, and the page that documents them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from service.errors import StartupError
+from service.settings import Settings, load_settings
+
+RELEASE = "release: {name: a, encoder: e, index: i}\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "serve.yaml"
+    path.write_text(RELEASE + "server: {port: 1000}\nbatching: {max_batch_size: 3}\n")
+    return path
+
+
+def test_command_line_beats_environment_beats_file_beats_default(config: Path, monkeypatch: pytest.MonkeyPatch):
+    assert load_settings(config, {}).server.port == 1000
+    monkeypatch.setenv("HLM_SERVER__PORT", "2000")
+    monkeypatch.setenv("HLM_LIMITS__DEFAULT_TIMEOUT_MS", "7")
+    settings = load_settings(config, {"server": {"port": 3000}, "release": {"name": "b"}})
+    assert settings.server.port == 3000
+    assert load_settings(config, {}).server.port == 2000
+    assert settings.limits.default_timeout_ms == 7
+    assert settings.batching.max_batch_size == 3
+    assert (settings.release.name, settings.release.encoder) == ("b", Path("e"))
+    assert settings.server.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "release: Field required"),
+        (
+            RELEASE + "batching: {max_batch_size: 0}",
+            "batching.max_batch_size: Input should be greater than or equal to 1",
+        ),
+        (RELEASE + "batching: {max_batch_sise: 8}", "batching.max_batch_sise: Extra inputs are not permitted"),
+        (RELEASE + "colour: red", "colour: Extra inputs are not permitted"),
+        (RELEASE + "server: {port: many}", "server.port: Input should be a valid integer"),
+        ("release: {name: a", "not YAML"),
+    ],
+    ids=["no release", "out of range", "misspelt setting", "misspelt section", "wrong type", "not YAML"],
+)
+def test_a_wrong_file_is_one_sentence_that_names_file_and_setting(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(StartupError, match=re.escape(message)) as error:
+        load_settings(path, {})
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(StartupError, match=r"nowhere\.yaml: no such configuration file"):
+        load_settings(tmp_path / "nowhere.yaml", {})
+
+
+def test_settings_cannot_be_changed(config: Path):
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings(config, {}).server.port = 1  # type: ignore[misc]
+
+
+def documented_settings() -> dict[str, tuple[str, str]]:
+    """Setting → (default, description), as the tables of docs/configuration.md have them."""
+    page = Path("docs/configuration.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| (.*?) \| (.*?) \|$", page, flags=re.MULTILINE)
+    return {name: (default, description) for name, default, description in rows}
+
+
+def actual_settings() -> dict[str, tuple[str, str]]:
+    found = {}
+    for section, outer in Settings.model_fields.items():
+        model = outer.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        for name, field in model.model_fields.items():
+            default = "required" if field.is_required() else "none" if field.default is None else f"`{field.default}`"
+            found[f"{section}.{name}"] = (default, field.description or "")
+    return found
+
+
+def test_every_setting_is_documented_with_its_default_and_no_other():
+    assert documented_settings() == actual_settings()
+
+
+@pytest.mark.parametrize("path", sorted(Path("config").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_example_files_are_valid(path: Path):
+    assert load_settings(path, {}).release.name
