@@ -16,6 +16,7 @@ PIP_INSTALL = $(ARCH_FLAGS) $(1)/bin/python -m pip install --quiet --disable-pip
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+export ORT_DISABLE_TELEMETRY ?= 1
 
 .PHONY: help serve test lint types unit e2e bench-serving lock clean
 

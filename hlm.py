@@ -6,13 +6,13 @@ what only the offline commands need.
 
 import sys
 
+import typer
+from rich.markup import escape
+
 import client.cli
 import export.cli
 import index.cli
 import samples.cli
-import typer
-from rich.markup import escape
-
 import service.cli
 from artifacts.errors import HlmError
 from terminal import console

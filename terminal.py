@@ -14,7 +14,7 @@ LOG_INTERVAL_S = 5.0
 Advance = Callable[[int], None]
 """Says how many units were finished since the last call."""
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, emoji=False)
 """For everything that is not the command's result; the result goes to standard output."""
 
 

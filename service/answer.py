@@ -1,5 +1,6 @@
 """The body of a `/retrieve` answer, as bytes: built without a response model, which would cost more than the search."""
 
+import itertools
 import secrets
 
 import numpy as np
@@ -10,6 +11,9 @@ from service.metrics import StageTimes
 from service.release import Release
 from service.schemas import RetrieveRequest
 
+_PROCESS = secrets.token_hex(4)
+_NUMBERS = itertools.count()
+
 SCORE_DECIMALS = 6
 """float32 cosines carry about seven digits; fewer bytes on the wire than their float64 forms."""
 
@@ -19,7 +23,7 @@ def to_json(request: RetrieveRequest, release: Release, hits: SearchHits, times:
     complete = len(hits.rows) == request.top_k
     return orjson.dumps(
         {
-            "request_id": request.request_id or secrets.token_hex(8),
+            "request_id": request.request_id or f"{_PROCESS}-{next(_NUMBERS):x}",
             "release": release.name,
             "model_version": release.model_version,
             "index_version": release.index_version,

@@ -15,6 +15,7 @@ def create_app(service: Service) -> FastAPI:
         title="hlm-retrieval",
         summary="Sponsored-search retrieval: query text in, ads out.",
         version="1",
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is metrics.py; theirs costs every request
     )
     app.state.service = service
     app.include_router(routes.router)

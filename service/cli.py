@@ -14,17 +14,15 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (server.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (server.port).")] = None,
 ) -> None:
-    r"""Serve a release over HTTP until SIGTERM or Ctrl-C.
+    """Serve a release over HTTP until SIGTERM or Ctrl-C.
 
     Options override HLM_SECTION__NAME environment variables, which override the file.
 
-    \b
     Examples:
       hlm serve --config config/serve.yaml
       hlm serve --config config/serve.yaml --port 8090
       HLM_BATCHING__WORKERS=4 hlm serve --config config/serve.yaml
 
-    \b
     Exit codes:
       0  ended by a signal, after every accepted request was answered
       1  refused to start, with one sentence that says why

@@ -4,7 +4,15 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client import Info as InfoMetric
 
 from artifacts.store import tool_versions
@@ -37,6 +45,9 @@ class StageTimes:
 
 
 STAGES = tuple(field.name for field in fields(StageTimes))
+
+
+disable_created_metrics()  # a creation time a series says nothing here and doubles the page
 
 
 class Metrics:

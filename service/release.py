@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from index.load import load_index
 
 from artifacts.manifest import EncoderManifest
 from index.ad_index import AdIndex
+from index.load import load_index
 from service.encoder import Encoder
 from service.errors import StartupError
 from service.settings import ReleaseSettings

@@ -41,6 +41,7 @@ def serve(settings: Settings) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, settings.server.shutdown_timeout_ms // 1_000),
     )
     server = DrainingServer(config, service)

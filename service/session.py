@@ -1,13 +1,16 @@
 """The only importer of onnxruntime: one ONNX graph, loaded and run."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from artifacts.errors import HlmError
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # since 1.29 it reports each session to its maker; read when it is imported
+import onnxruntime as ort  # noqa: E402
 
 OUTPUT_NAME = "embedding"
 

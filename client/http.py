@@ -1,0 +1,128 @@
+"""The conversation with a running service: a request out, and an answer or one clear sentence back."""
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from client.errors import AnswerError, ClientError
+
+CLIENT_TIMEOUT_S = 15.0
+"""Longer than the longest `timeout_ms` a service accepts (10,000), so that its own answer comes first."""
+
+
+class AnsweredAd(BaseModel):
+    """One ad of an answer; fields that were not asked for, or that the feed left out, are None."""
+
+    ad_id: str
+    score: float
+    title: str | None = None
+    advertiser_id: str | None = None
+
+
+class Coverage(BaseModel):
+    """Whether the answer is all that was asked for."""
+
+    complete: bool
+    reason: str | None
+
+
+class Answer(BaseModel):
+    """What this room reads of an answer to `POST /retrieve`; the service may say more."""
+
+    release: str
+    model_version: str
+    index_version: str
+    ads: list[AnsweredAd]
+    coverage: Coverage
+    timings_ms: dict[str, float]
+
+
+class RetrieveClient:
+    """Connections to one service, which any number of threads may share.
+
+    Args:
+        url: where the service listens, for example `http://127.0.0.1:8080`; a path before `/retrieve` is kept.
+        connections: most requests under way at a time.
+    """
+
+    def __init__(self, url: str, *, connections: int = 1) -> None:
+        self.url = url.rstrip("/")
+        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._http = httpx.Client(timeout=CLIENT_TIMEOUT_S, limits=limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def retrieve(
+        self, query: str, *, top_k: int, timeout_ms: int | None = None, fields: Sequence[str] = ()
+    ) -> tuple[Answer, bytes]:
+        """Ask for ads; gives the answer, and its body as it came.
+
+        Args:
+            query: what the user typed.
+            top_k: most ads wanted.
+            timeout_ms: the service's time budget; by default its own.
+            fields: ad fields wanted beside id and score.
+
+        Raises:
+            AnswerError: the status was not 200.
+            ClientError: there was no answer, or not one of this service.
+        """
+        request: dict[str, object] = {"query": query, "top_k": top_k, "fields": list(fields)}
+        if timeout_ms is not None:
+            request["timeout_ms"] = timeout_ms
+        response = self._post(_encode(request))
+        if response.status_code != 200:
+            raise _answer_error(self.url, response)
+        try:
+            return Answer.model_validate_json(response.content), response.content
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "body"
+            raise ClientError(
+                f"{self.url}/retrieve: answered 200, but not as this service does: {where}: {first['msg']}"
+            ) from error
+
+    def _post(self, body: bytes) -> httpx.Response:
+        try:
+            return self._http.post(f"{self.url}/retrieve", content=body, headers={"Content-Type": "application/json"})
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise ClientError(
+                f"{self.url}: not an address to ask; expected one such as http://127.0.0.1:8080 ({error})"
+            ) from error
+        except httpx.ConnectError as error:
+            raise ClientError(f"{self.url}: cannot connect ({error}); is the service running there?") from error
+        except httpx.TimeoutException as error:
+            raise ClientError(f"{self.url}/retrieve: no answer within {CLIENT_TIMEOUT_S:g} s") from error
+        except httpx.HTTPError as error:
+            raise ClientError(f"{self.url}/retrieve: the conversation broke off ({error})") from error
+
+
+def _encode(request: dict[str, object]) -> bytes:
+    try:
+        return json.dumps(request, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ClientError(f"The query is not valid Unicode: {error.reason} at character {error.start}") from error
+
+
+def _answer_error(url: str, response: httpx.Response) -> AnswerError:
+    """Put a problem document (RFC 9457), or whatever else came, into one sentence."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        problem = {}
+    name = str(problem.get("type") or "").removeprefix("about:blank") or response.reason_phrase
+    reason = f"{response.status_code} {name}".strip()
+    detail = problem.get("detail") or problem.get("title") or "no problem document came with it"
+    return AnswerError(f"{url}/retrieve: answered {reason}: {detail}", reason)

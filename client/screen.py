@@ -1,0 +1,69 @@
+"""How answers and reports look on a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from client.evaluate import Evaluation
+from client.http import Answer
+
+NAMED_FAILURES = 5
+"""Failed queries named on screen for each reason; the JSON report names all."""
+
+
+def show_answer(answer: Answer, top_k: int) -> None:
+    """Print the ads of an answer, how long each stage took, and what made it."""
+    console = _console()
+    table = Table()
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("ad_id", no_wrap=True)
+    table.add_column("title")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("advertiser")
+    for rank, ad in enumerate(answer.ads, start=1):
+        table.add_row(str(rank), _plain(ad.ad_id), _plain(ad.title), f"{ad.score:.4f}", _plain(ad.advertiser_id))
+    console.print(table)
+    if not answer.coverage.complete:
+        console.print(f"{len(answer.ads):,} of {top_k:,} ads: {_plain(answer.coverage.reason)}")
+    timings = "  ".join(f"{_plain(stage)} {duration:.2f} ms" for stage, duration in answer.timings_ms.items())
+    console.print(timings, soft_wrap=True)
+    console.print(_versions(answer.release, answer.model_version, answer.index_version), soft_wrap=True)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print the measures, on how many queries each rests, and what was measured."""
+    console = _console()
+    table = Table()
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_column("queries", justify="right")
+    for measured in evaluation.measures:
+        table.add_row(measured.measure, f"{measured.value:.4f}", f"{measured.query_count:,}")
+    console.print(table)
+    console.print(f"{evaluation.asked_count:,} queries asked, {evaluation.failed_count:,} without an answer")
+    console.print(_versions(evaluation.release, evaluation.model_version, evaluation.index_version), soft_wrap=True)
+
+
+def describe_failures(evaluation: Evaluation) -> str:
+    """One sentence on the queries that got no answer."""
+    reasons = []
+    for reason, query_ids in evaluation.failures.items():
+        more = ", …" if len(query_ids) > NAMED_FAILURES else ""
+        reasons.append(f"{reason} ({len(query_ids):,}: {', '.join(query_ids[:NAMED_FAILURES])}{more})")
+    return (
+        f"{evaluation.failed_count:,} of {evaluation.asked_count:,} queries got no answer and counted as empty: "
+        f"{'; '.join(reasons)}"
+    )
+
+
+def _console() -> Console:
+    """Standard output, where text is printed as it is."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _versions(release: str | None, model_version: str | None, index_version: str | None) -> str:
+    return f"release {_plain(release)}  model {_plain(model_version)}  index {_plain(index_version)}"
+
+
+def _plain(text: str | None) -> str:
+    """Text from outside, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text or "")
