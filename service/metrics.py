@@ -47,7 +47,7 @@ class StageTimes:
 STAGES = tuple(field.name for field in fields(StageTimes))
 
 
-disable_created_metrics()  # a creation time a series says nothing here and doubles the page
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a creation time a series says nothing here and doubles the page
 
 
 class Metrics:

@@ -9,13 +9,16 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
+from starlette.types import Receive, Scope
 
-from service.errors import BodyTooLargeError, InvalidJsonError, InvalidRequestError, RequestError
+from service.errors import BodyTooLargeError, ClientGone, InvalidJsonError, InvalidRequestError, RequestError
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse
 from service.service import Service
 
 DISCONNECT_KEY = "hlm.on_disconnect"
 """Where the request's scope keeps what `service.server.DisconnectProtocol` calls when the connection is lost."""
+
+JSON = "application/json"
 
 router = APIRouter()
 
@@ -32,7 +35,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 _REQUEST_BODY = {
     "required": True,
-    "content": {"application/json": {"schema": RetrieveRequest.model_json_schema()}},
+    "content": {JSON: {"schema": RetrieveRequest.model_json_schema()}},
 }
 
 
@@ -44,38 +47,50 @@ _REQUEST_BODY = {
 )
 async def retrieve(request: Request) -> Response:
     """Answer one query with ads in falling score."""
+    return Response(await answer_retrieve(service_of(request), request.scope, request.receive), media_type=JSON)
+
+
+async def answer_retrieve(service: Service, scope: Scope, receive: Receive) -> bytes:
+    """The body of the answer to one `POST /retrieve`.
+
+    Raises:
+        RequestError: it is refused; already counted.
+    """
     arrived = perf_counter()
-    service = service_of(request)
     limits = service.settings.limits
     try:
-        wanted = parse_request(await read_body(request, limits.max_body_bytes))
+        wanted = parse_request(await read_body(scope, receive, limits.max_body_bytes))
         deadline = arrived + (wanted.timeout_ms or limits.default_timeout_ms) / 1e3
 
         def on_disconnect(give_up: Callable[[], None]) -> None:
-            request.scope[DISCONNECT_KEY] = give_up
+            scope[DISCONNECT_KEY] = give_up
 
-        body = await service.retriever.retrieve(wanted, arrived=arrived, deadline=deadline, on_disconnect=on_disconnect)
+        return await service.retriever.retrieve(wanted, arrived=arrived, deadline=deadline, on_disconnect=on_disconnect)
     except RequestError as error:
         service.metrics.refused(error.problem)
         raise
-    return Response(body, media_type="application/json")
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The request's body.
 
     Raises:
         BodyTooLargeError: as soon as more than `max_bytes` are announced or have come in.
+        ClientGone: the connection was closed before all of it was in.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise BodyTooLargeError(f"the body has {announced} bytes; at most {max_bytes} are read")
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > max_bytes:  # the HTTP parser lets digits through only
+            raise BodyTooLargeError(f"the body has {int(value)} bytes; at most {max_bytes} are read")
     body = b""
-    async for chunk in request.stream():
-        body += chunk
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the connection was closed")
+        body += cast("bytes", message.get("body", b""))
         if len(body) > max_bytes:
             raise BodyTooLargeError(f"the body has more than the {max_bytes} bytes that are read at most")
-    return body
+        if not message.get("more_body", False):
+            return body
 
 
 def parse_request(body: bytes) -> RetrieveRequest:
@@ -126,7 +141,7 @@ async def info(request: Request) -> Response:
                 "settings": service.settings.model_dump(mode="json", exclude={"release"}),
             }
         ),
-        media_type="application/json",
+        media_type=JSON,
     )
 
 

@@ -31,6 +31,7 @@ def serve(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and stop messages; ours say more
     listener = bind(settings.server)
     config = uvicorn.Config(
         create_app(service := Service(settings)),

@@ -49,7 +49,7 @@ class Service:
         batching = self.settings.batching
         release = await asyncio.to_thread(load_release, self.settings.release, (1, batching.max_batch_size))
         policy = BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size)
-        workers = batching.workers or usable_cores()
+        workers = usable_cores() if batching.workers is None else batching.workers
         self._batcher = MicroBatcher(make_pipeline(release, self.metrics), policy, workers)
         self._batcher.start()
         self._retriever = Retriever(release, self._batcher, self.metrics)

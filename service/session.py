@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from artifacts.errors import HlmError
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # since 1.29 it reports each session to its maker; read when it is imported
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
 OUTPUT_NAME = "embedding"
 

@@ -41,7 +41,7 @@ class ServerSettings(Section):
 class BatchingSettings(Section):
     """How queued queries become batches."""
 
-    max_batch_size: int = Field(16, ge=1, le=1_024, description="Most queries in a batch.")
+    max_batch_size: int = Field(8, ge=1, le=1_024, description="Most queries in a batch.")
     max_batch_tokens: int = Field(
         1_024, ge=1, description="Most tokens in a batch after padding; a longer query goes alone."
     )

@@ -139,7 +139,7 @@ def test_a_bad_encoder_refuses_to_start_with_one_sentence(
     bad = damaged_copy(encoder, tmp_path / "bad", name, damage)
     result = hlm("serve", "--name", "x", "--encoder", bad, "--index", sample_index, "--port", "0", check=False)
     assert result.returncode == 1
-    errors = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
     assert message in errors[0]
     assert "Traceback" not in result.stderr

@@ -40,10 +40,24 @@ def test_takes_the_oldest_first_up_to_the_batch_size():
 
 
 def test_charges_every_query_at_the_longest_ones_length():
-    short, long, last = Query(tokens=4), Query(tokens=30), Query(tokens=4)
-    queue = queue_of(short, long, last, tokens=64)
-    assert queue.take(NOW) == [short, long]  # three of 30 would be 90 tokens
-    assert queue.take(NOW) == [last]
+    queries = [Query(tokens=30), Query(tokens=29), Query(tokens=30)]
+    queue = queue_of(*queries, tokens=64)
+    assert queue.take(NOW) == queries[:2]  # three of 30 would be 90 tokens
+    assert queue.take(NOW) == queries[2:]
+
+
+def test_queries_of_like_length_go_together_and_the_oldest_is_never_passed_over():
+    long, short = [Query(tokens=40) for _ in range(3)], [Query(tokens=5) for _ in range(3)]
+    queue = queue_of(long[0], short[0], long[1], short[1], short[2], long[2], size=4, tokens=200)
+    assert queue.take(NOW) == long
+    assert queue.take(NOW) == short
+
+
+def test_an_odd_query_waits_only_until_it_is_the_oldest():
+    odd = Query(tokens=60)
+    queue = queue_of(Query(), odd, *(Query() for _ in range(20)), size=4)
+    assert odd not in queue.take(NOW)
+    assert queue.take(NOW) == [odd]
 
 
 def test_a_query_longer_than_the_token_limit_goes_alone():
@@ -87,12 +101,15 @@ def test_is_full_at_its_bound():
     size=st.integers(1, 8),
     tokens=st.integers(1, 128),
 )
-def test_any_queue_empties_in_order_within_the_limits(queries: list[Query], size: int, tokens: int):
+def test_any_queue_empties_within_the_limits_with_the_oldest_first(queries: list[Query], size: int, tokens: int):
     queue = queue_of(*queries, size=size, tokens=tokens)
-    taken: list[Query] = []
-    while queue:
-        batch = queue.take(NOW)
+    left = [query for query in queries if not query.abandoned and query.deadline > NOW]
+    while batch := queue.take(NOW):
+        longest = max(query.tokens for query in batch)
+        assert batch[0] is left[0]
         assert len(batch) <= size
-        assert len(batch) <= 1 or max(query.tokens for query in batch) * len(batch) <= tokens
-        taken += batch
-    assert taken == [query for query in queries if not query.abandoned and query.deadline > NOW]
+        assert len(batch) == 1 or longest * len(batch) <= tokens
+        places = [left.index(query) for query in batch]
+        assert places == sorted(places)
+        left = [query for query in left if query not in batch]
+    assert left == []
