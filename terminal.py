@@ -1,6 +1,7 @@
 """What long commands show: progress bars on a terminal, a line every few seconds in a log."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ LOG_INTERVAL_S = 5.0
 """How often a log gets a line; bars on a terminal refresh by themselves."""
 
 Advance = Callable[[int], None]
-"""Says how many units were finished since the last call."""
+"""Says how many units were finished since the last call; from any thread."""
 
 console = Console(stderr=True, highlight=False, emoji=False)
 """For everything that is not the command's result; the result goes to standard output."""
@@ -57,16 +58,18 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 def _log_lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     started = last_line = time.monotonic()
     finished = done
+    counting = threading.Lock()
 
     def advance(count: int) -> None:
         nonlocal finished, last_line
-        finished += count
-        now = time.monotonic()
-        if now - last_line >= LOG_INTERVAL_S:
-            last_line = now
-            rate = (finished - done) / (now - started)
-            left = f", {(total - finished) / rate:,.0f} s left" if rate else ""
-            console.print(f"{label}: {finished:,} of {total:,} {unit}, {rate:,.0f}/s{left}")
+        with counting:
+            finished += count
+            now = time.monotonic()
+            if now - last_line >= LOG_INTERVAL_S:
+                last_line = now
+                rate = (finished - done) / (now - started)
+                left = f", {(total - finished) / rate:,.0f} s left" if rate else ""
+                console.print(f"{label}: {finished:,} of {total:,} {unit}, {rate:,.1f}/s{left}")
 
     yield advance
     console.print(f"{label}: {finished:,} of {total:,} {unit} in {time.monotonic() - started:,.1f} s")

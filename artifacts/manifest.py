@@ -107,7 +107,8 @@ class RecallReport(Record):
     k: int
     target: float
     ann_recall: float
-    ef_search: int
+    ef_search: int | None
+    """None where everything is scanned exactly; there is no curve then."""
     query_count: int
     query_source: str
     curve: list[RecallPoint]

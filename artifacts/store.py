@@ -1,6 +1,7 @@
 """Artifacts on disk: written aside, synced and renamed; verified by hash when read."""
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -71,21 +72,26 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def publish(target: Path) -> Iterator[Path]:
-    """Yield an empty staging directory that becomes `target` when the block ends, and vanishes if it raises.
+    """Yield an empty directory that becomes `target` when the block ends, and vanishes if it raises.
 
     Everything is synced before the rename, so a directory called `target` is always whole. An older `target` is moved
-    aside and removed afterwards; processes that hold its files open keep them.
+    aside and removed afterwards; processes that hold its files open keep them. What a killed process left behind is
+    tidied up by the next one, which puts the older `target` back where it was killed between the two renames.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.staging-"))
-    try:
-        yield staging
-        _sync_tree(staging)
-        staging.chmod(0o755)
-        _replace_directory(staging, target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    _recover(target)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_scratch_prefix(target)))
+    with _locked(scratch):
+        try:
+            (scratch / "new").mkdir()
+            yield scratch / "new"
+            _sync_tree(scratch / "new")
+            if target.exists():
+                target.rename(scratch / "old")
+            (scratch / "new").rename(target)
+            _sync_directory(target.parent)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
@@ -145,15 +151,32 @@ def is_current(directory: Path, kind: type[Manifest], expected_fingerprint: str)
     return sizes_match and manifest.fingerprint == expected_fingerprint
 
 
-def _replace_directory(staging: Path, target: Path) -> None:
-    old = None
-    if target.exists():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
-        target.rename(old / target.name)
-    staging.rename(target)
-    _sync_directory(target.parent)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+def _recover(target: Path) -> None:
+    """Tidy up after processes that were killed while they published `target`."""
+    for scratch in target.parent.glob(f"{_scratch_prefix(target)}*"):
+        with contextlib.suppress(OSError), _locked(scratch):  # whoever holds the lock is alive
+            if (scratch / "old").exists() and not target.exists():
+                (scratch / "old").rename(target)
+            shutil.rmtree(scratch)
+
+
+def _scratch_prefix(target: Path) -> str:
+    return f".{target.name}.publish-"
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold a directory's lock, which the kernel drops if this process is killed.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync_tree(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """The command `hlm serve`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def serve(
       1  refused to start, with one sentence that says why
       2  wrong usage
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's; batches already run side by side, one a core
     from service.server import serve as run_server
     from service.settings import load_settings
 

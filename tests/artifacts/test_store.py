@@ -138,3 +138,44 @@ def test_space_ids_are_equal_exactly_when_spaces_are():
     assert SPACE.space_id == SPACE.model_copy().space_id
     for change in ({"dim": 5}, {"teacher": "u"}, {"revision": "s"}, {"query_prompt": "q: "}, {"normalized": False}):
         assert SPACE.model_copy(update=change).space_id != SPACE.space_id
+
+
+PUBLISH_AND_DIE = """
+import os, pathlib, signal, sys
+from artifacts.store import publish
+die_at = int(sys.argv[2])
+real, renames = pathlib.Path.rename, 0
+def rename(self, target):
+    global renames
+    renames += 1
+    if renames == die_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, target)
+pathlib.Path.rename = rename
+with publish(pathlib.Path(sys.argv[1])) as staging:
+    (staging / "file").write_bytes(b"new")
+"""
+
+
+@pytest.mark.parametrize("die_at", [1, 2], ids=["before the old is moved aside", "between the two renames"])
+def test_kill_9_while_publishing_is_mended_by_the_next(artifact: Path, die_at: int):
+    child = subprocess.run([sys.executable, "-c", PUBLISH_AND_DIE, str(artifact), str(die_at)], check=False)
+    assert child.returncode == -signal.SIGKILL
+
+    def fail() -> None:
+        with publish(artifact):
+            raise RuntimeError("the next build fails")
+
+    with pytest.raises(RuntimeError, match="the next build fails"):
+        fail()
+    verify_files(artifact, load_manifest(artifact, Manifest).files)
+    assert [path.name for path in artifact.parent.iterdir()] == ["artifact"]
+
+
+def test_a_second_publisher_leaves_a_living_one_alone(tmp_path: Path):
+    target = tmp_path / "artifact"
+    with publish(target) as first:
+        publish_example(target, content=b"second")
+        (first / "file.bin").write_bytes(b"first")
+    assert (target / "file.bin").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

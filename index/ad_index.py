@@ -1,0 +1,61 @@
+"""The interface between the online service and whatever holds the ads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifacts.manifest import IndexManifest, SegmentEntry
+from index.ads import AdTable
+
+
+@dataclass(frozen=True, slots=True)
+class SearchHits:
+    """The answer to one query, in falling score."""
+
+    rows: NDArray[np.int64]
+    """Rows of `ads`, shape (k,)."""
+    scores: NDArray[np.float32]
+    """Cosine in the embedding space, shape (k,)."""
+    ads: AdTable
+    """The table that the rows belong to; stays valid when the index swaps its own for another."""
+
+    @property
+    def ad_ids(self) -> list[str]:
+        """The ads' own ids."""
+        ad_ids = self.ads.ad_ids
+        return [ad_ids[row] for row in self.rows.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """What an index holds now."""
+
+    ad_count: int
+    segments: tuple[SegmentEntry, ...]
+    memory_bytes: int
+    """Held by graphs and scanned vectors; the columns are mapped from disk and not counted."""
+
+
+class AdIndex(Protocol):
+    """Finds the ads nearest to query embeddings. Safe to search from several threads at once."""
+
+    @property
+    def manifest(self) -> IndexManifest:
+        """What the index was built from."""
+        ...
+
+    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int]) -> list[SearchHits]:
+        """Find the best ads of each query.
+
+        Args:
+            embeddings: L2-normalised, shape (n, dim).
+            top_k: how many ads each of the n queries asks for, at least 1. Where the index holds fewer, all come back.
+        """
+        ...
+
+    def stats(self) -> IndexStats:
+        """Counts and sizes now."""
+        ...

@@ -1,0 +1,250 @@
+"""Ad feed in, published index out."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifacts.manifest import EncoderManifest, FeedReport, HnswParams, IndexManifest, RecallReport, SegmentEntry
+from artifacts.space import EmbeddingSpace
+from artifacts.store import (
+    describe_files,
+    file_sha256,
+    fingerprint,
+    is_current,
+    load_manifest,
+    publish,
+    save_manifest,
+    tool_versions,
+)
+from cores import usable_cores
+from index.embed import MAX_BATCH_TOKENS, SHARD_ADS, Embedder, embed_ads
+from index.errors import BuildError
+from index.hnsw import HnswGraph
+from index.ingest import EmbeddingsFrom, FeedContents, read_ads
+from index.layout import ADS, SEGMENTS, VECTORS
+from index.queries import sample_queries
+from index.segment import WHOLE, build_segment
+from index.tune import tune
+from index.vectors import normalize
+from index.work import drop_leftovers, work_directory
+
+_FORMAT = 1
+"""Part of every fingerprint; to be raised when the same inputs come to give another artifact."""
+
+_TOOLS = ("hlm-retrieval", "hnswlib", "numpy", "onnxruntime", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInput:
+    """An encoder artifact; opened only by a build that has something to do."""
+
+    manifest: EncoderManifest
+    load: Callable[[], Embedder]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInputs:
+    """What an index is made from."""
+
+    feed: Path
+    space: EmbeddingSpace
+    encoder: EncoderInput | None
+    """Embeds the query sample, and the ads unless their embeddings are given."""
+    embeddings: EmbeddingsFrom = None
+    queries: Path | None = None
+    """Queries to measure recall with."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How it is made."""
+
+    hnsw: HnswParams = field(default_factory=HnswParams)
+    k: int = 100
+    """Of the ann_recall@k to reach."""
+    target_recall: float = 0.97
+    strict: bool = False
+    """Stop at the first bad line of the feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What came of a build."""
+
+    manifest: IndexManifest
+    seconds: dict[str, float]
+    """By phase; empty where the index was up to date."""
+
+
+def build_index(inputs: BuildInputs, out: Path, options: BuildOptions, *, force: bool = False) -> BuildResult:
+    """Build and publish an index, unless `out` already is the one that these inputs give.
+
+    The same inputs give the same columns, vectors and query sample, bit for bit, also after a kill and a second run.
+    The graph differs from build to build where more than one thread builds it (see `HnswGraph.build`), and so may
+    `ef_search`, by a step.
+
+    Raises:
+        HlmError: an input cannot be used, the recall is out of reach, or another process builds the same index.
+    """
+    _check(inputs)
+    feed_sha256 = _sha256(inputs.feed)
+    ads_key = _ads_fingerprint(inputs, feed_sha256)
+    index_key = _index_fingerprint(inputs, options, ads_key)
+    if not force and is_current(out, IndexManifest, index_key):
+        drop_leftovers(out)
+        return BuildResult(load_manifest(out, IndexManifest), {})
+    phases = _Phases()
+    with work_directory(out, ads_key) as work:
+        parts = _fresh_directory(work / "parts")
+        embedder = inputs.encoder.load() if inputs.encoder else None
+        with phases("feed"):
+            contents = read_ads(
+                inputs.feed,
+                sha256=feed_sha256,
+                embeddings_from=inputs.embeddings,
+                dim=inputs.space.dim,
+                strict=options.strict,
+            )
+            contents.ads.save(_fresh_directory(parts / ADS))
+        with phases("embeddings"):
+            vectors = _write_vectors(parts / VECTORS, contents, inputs, embedder, work)
+        with phases("graph"):
+            rows = np.arange(len(vectors))
+            directory = _fresh_directory(parts / SEGMENTS / WHOLE)
+            segment = build_segment(directory, vectors, rows, options.hnsw, threads=usable_cores())
+        with phases("recall"):
+            recall = _exact_recall(options, len(vectors))
+            if isinstance(segment, HnswGraph):
+                sample = sample_queries(inputs.queries, contents.ads, vectors, embedder)
+                recall = tune(segment, vectors, sample, k=options.k, target=options.target_recall)
+        with phases("publish"):
+            manifest = _publish(parts, out, _manifest(inputs, options, index_key, contents.report, recall))
+    return BuildResult(manifest, phases.seconds)
+
+
+class _Phases:
+    """Times named blocks."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+
+def _check(inputs: BuildInputs) -> None:
+    if not inputs.space.normalized:
+        raise BuildError(f"{inputs.space.teacher}: an index needs an embedding space whose embeddings have norm 1")
+    if inputs.embeddings is None and inputs.encoder is None:
+        raise BuildError(f"{inputs.feed}: needs an encoder for its ads, or their embeddings")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise BuildError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _ads_fingerprint(inputs: BuildInputs, feed_sha256: str) -> str:
+    """Of all that decides the ads' columns and vectors."""
+    precomputed = inputs.embeddings
+    parts: dict[str, object] = {
+        "format": _FORMAT,
+        "feed": feed_sha256,
+        "space": inputs.space.space_id,
+        "embeddings": _sha256(precomputed) if isinstance(precomputed, Path) else precomputed,
+    }
+    if precomputed is None and inputs.encoder is not None:
+        manifest = inputs.encoder.manifest
+        parts["encoder"] = sorted((name, entry.sha256) for name, entry in manifest.files.items())
+        parts["text"] = manifest.text.model_dump_json()
+        parts["batching"] = (MAX_BATCH_TOKENS, SHARD_ADS)
+    return fingerprint(parts)
+
+
+def _index_fingerprint(inputs: BuildInputs, options: BuildOptions, ads_key: str) -> str:
+    """Of everything."""
+    query_encoder = inputs.encoder and inputs.encoder.manifest.model_version
+    queries = inputs.queries and _sha256(inputs.queries)
+    return fingerprint({"ads": ads_key, "options": options, "queries": queries, "query_encoder": query_encoder})
+
+
+def _fresh_directory(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def _write_vectors(
+    path: Path, contents: FeedContents, inputs: BuildInputs, embedder: Embedder | None, work: Path
+) -> NDArray[np.float32]:
+    """Fill the artifact's vectors, shape (ad count, dim), and return them mapped."""
+    shape = (len(contents.ads), inputs.space.dim)
+    vectors: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    if contents.embeddings is not None:
+        vectors[:] = contents.embeddings
+    else:
+        assert embedder is not None
+        shards = work / "shards"
+        shards.mkdir(exist_ok=True)
+        embed_ads(contents.ads, embedder, vectors, shards, threads=usable_cores())
+    normalize(vectors, str(inputs.embeddings or "the encoder"))
+    return vectors
+
+
+def _exact_recall(options: BuildOptions, ad_count: int) -> RecallReport:
+    """What to say of an index that is scanned, and so misses nothing."""
+    return RecallReport(
+        k=min(options.k, ad_count),
+        target=options.target_recall,
+        ann_recall=1.0,
+        ef_search=None,
+        query_count=0,
+        query_source="none needed: scanned exactly",
+        curve=[],
+    )
+
+
+def _manifest(
+    inputs: BuildInputs, options: BuildOptions, index_key: str, feed: FeedReport, recall: RecallReport
+) -> IndexManifest:
+    """All of the manifest but the files."""
+    embedded_here = inputs.embeddings is None and inputs.encoder is not None
+    segment = SegmentEntry(
+        name=WHOLE,
+        kind="hnsw" if recall.ef_search else "exact",
+        ad_count=feed.ads,
+        ef_search=recall.ef_search,
+    )
+    return IndexManifest(
+        fingerprint=index_key,
+        space=inputs.space,
+        files={},
+        tools=tool_versions(_TOOLS),
+        index_version=f"{inputs.feed.name.partition('.')[0]}-{index_key[:8]}",
+        model_version=inputs.encoder.manifest.model_version if embedded_here and inputs.encoder else None,
+        ad_count=feed.ads,
+        hnsw=options.hnsw,
+        segments=[segment],
+        recall=recall,
+        feed=feed,
+    )
+
+
+def _publish(parts: Path, out: Path, manifest: IndexManifest) -> IndexManifest:
+    with publish(out) as staging:
+        for part in parts.iterdir():
+            part.rename(staging / part.name)
+        complete = manifest.model_copy(update={"files": describe_files(staging)})
+        save_manifest(staging, complete)
+    return complete

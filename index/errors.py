@@ -1,0 +1,37 @@
+"""The errors of this room, one base and what it can say.
+
+AdIndexError
+├── FeedError          a feed, or what comes with it, cannot be used
+├── EmbeddingError     precomputed embeddings do not fit the feed or the embedding space
+├── QuerySampleError   the queries to measure recall with cannot be used
+├── RecallTargetError  no `ef_search` reaches the recall that was asked for
+└── BuildError         a build cannot start as it was asked for
+
+A damaged index is an `artifacts.store.ArtifactError`, as for every artifact.
+"""
+
+from artifacts.errors import HlmError
+
+
+class AdIndexError(HlmError):
+    """Base of this room's errors."""
+
+
+class FeedError(AdIndexError):
+    """A feed cannot be read, or has a bad line where none is allowed."""
+
+
+class EmbeddingError(AdIndexError):
+    """Precomputed embeddings do not fit the feed or the embedding space."""
+
+
+class QuerySampleError(AdIndexError):
+    """The queries to measure recall with cannot be used."""
+
+
+class RecallTargetError(AdIndexError):
+    """No `ef_search` within reason reaches the recall that was asked for."""
+
+
+class BuildError(AdIndexError):
+    """A build cannot start as it was asked for."""

@@ -1,0 +1,120 @@
+"""The only importer of hnswlib: one HNSW graph (Malkov and Yashunin, arXiv 1603.09320), built once and then frozen.
+
+What hnswlib does not do by itself, and this module does: remember `ef` over save and load, notice a file of another
+dimension, answer a `k` above the number of ads, answer when the graph cannot reach k of them.
+"""
+
+import struct
+from pathlib import Path
+from typing import Self
+
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+
+from artifacts.manifest import HnswParams
+from artifacts.store import ArtifactError
+from index.exact import exact_top_k
+from terminal import progress
+
+_CHUNK_ROWS = 2000
+_SPACE = "ip"  # vectors are normalised, so one minus hnswlib's "distance" is the cosine
+
+# Start of a file written by hnswlib 0.8: offsetLevel0, max_elements, cur_element_count, size_data_per_element,
+# label_offset, offsetData; a vector lies between the last two offsets.
+_HEADER = struct.Struct("<6Q")
+
+
+class HnswGraph:
+    """A frozen graph over some rows of the vectors; searching it from several threads at once is safe."""
+
+    def __init__(self, graph: hnswlib.Index, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        """Take a finished graph; `build` and `load` are the ways in."""
+        self._graph = graph
+        self._graph.set_num_threads(1)  # searches run side by side already; a thread pool a call would only cost
+        self._vectors = vectors
+        self._rows = rows
+
+    @classmethod
+    def build(cls, vectors: NDArray[np.float32], rows: NDArray[np.int64], params: HnswParams, *, threads: int) -> Self:
+        """Build a graph whose labels are the ads' rows.
+
+        With one thread the same input gives the same graph. With more, the order in which threads link their vectors
+        differs from run to run, and with it the graph: its recall is as good, its answers at the margin may differ.
+
+        Args:
+            vectors: L2-normalised, shape (n, dim), one for each ad of the index.
+            rows: the ads to put into this graph.
+            params: a larger `M` costs memory (about 8 bytes times `M` an ad), a larger `ef_construction` build time.
+            threads: how many build.
+        """
+        graph = hnswlib.Index(space=_SPACE, dim=vectors.shape[1])
+        graph.init_index(len(rows), M=params.M, ef_construction=params.ef_construction, random_seed=params.seed)
+        with progress("Building graph", len(rows), "ads") as advance:
+            for start in range(0, len(rows), _CHUNK_ROWS):
+                chunk = rows[start : start + _CHUNK_ROWS]
+                graph.add_items(vectors[chunk], chunk, num_threads=threads)
+                advance(len(chunk))
+        return cls(graph, vectors, rows)
+
+    @classmethod
+    def load(cls, path: Path, vectors: NDArray[np.float32], rows: NDArray[np.int64], *, ef_search: int) -> Self:
+        """Read a graph that `save` wrote.
+
+        Raises:
+            ArtifactError: the file is no graph, or one of another dimension or number of ads than vectors and rows say.
+        """
+        _check_header(path, dim=vectors.shape[1], ad_count=len(rows))
+        graph = hnswlib.Index(space=_SPACE, dim=vectors.shape[1])
+        try:
+            graph.load_index(str(path))
+        except RuntimeError as error:
+            raise ArtifactError(f"{path}: hnswlib cannot load it: {error}") from error
+        loaded = cls(graph, vectors, rows)
+        loaded.set_ef_search(ef_search)  # hnswlib forgets it on save
+        return loaded
+
+    def save(self, path: Path) -> None:
+        """Write the graph, in place: `path` must lie in a directory that is published when whole."""
+        self._graph.save_index(str(path))
+
+    def set_ef_search(self, ef_search: int) -> None:
+        """Set the breadth of every later search; not to be called while others search."""
+        self._graph.set_ef(ef_search)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Held by vectors and links."""
+        size: int = self._graph.index_file_size()
+        return size
+
+    def search(self, embeddings: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and scores, each (n, min(k, ad count)) in falling score.
+
+        hnswlib searches with the larger of `ef` and k, so any k is answered. It raises where it found fewer than k:
+        without deleted elements that means that the graph's start is connected to fewer, where no `ef` can help; then
+        every vector is compared.
+        """
+        k = min(k, len(self._rows))
+        try:
+            labels, distances = self._graph.knn_query(embeddings, k=k, num_threads=1)
+        except RuntimeError:
+            return exact_top_k(embeddings, self._vectors, k, rows=self._rows)
+        return labels.astype(np.int64), 1.0 - distances
+
+
+def _check_header(path: Path, *, dim: int, ad_count: int) -> None:
+    """Refuse what hnswlib would load and then answer nonsense from, or read past the end of."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER.size)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+    if len(header) < _HEADER.size:
+        raise ArtifactError(f"{path}: has {len(header)} bytes, too few for a graph")
+    _, _, found_count, _, label_offset, data_offset = _HEADER.unpack(header)
+    found_dim = (label_offset - data_offset) // np.dtype(np.float32).itemsize
+    if (found_dim, found_count) != (dim, ad_count):
+        raise ArtifactError(
+            f"{path}: is a graph of {found_count} ads of dim {found_dim} where {ad_count} of dim {dim} are expected"
+        )

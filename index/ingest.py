@@ -1,0 +1,77 @@
+"""Feed in, columns and any ready-made embeddings out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifacts.manifest import FeedReport
+from index.ads import AdTable, AdTableBuilder
+from index.errors import FeedError
+from index.feed import FeedReader
+from index.vectors import NORM_TOLERANCE, open_embeddings
+
+EmbeddingsFrom = Path | Literal["feed"] | None
+"""Where the ads' embeddings come from: a `.npy` beside the feed, the feed's own field, or (None) an encoder."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedContents:
+    """The usable ads of a feed."""
+
+    ads: AdTable
+    report: FeedReport
+    embeddings: NDArray[np.float32] | None
+    """Of `ads`, shape (ad count, dim); None where an encoder is to make them."""
+
+
+def read_ads(feed: Path, *, sha256: str, embeddings_from: EmbeddingsFrom, dim: int, strict: bool) -> FeedContents:
+    """Read a whole feed.
+
+    Args:
+        feed: the feed.
+        sha256: of the feed, for the report.
+        embeddings_from: where the ads' embeddings come from.
+        dim: what their length must be.
+        strict: stop at the first bad line.
+
+    Raises:
+        FeedError: the feed cannot be read to its end, holds no usable ad, or has a bad line and `strict` is set.
+        EmbeddingError: the `.npy` file does not fit the feed.
+    """
+    reader = FeedReader(feed, strict=strict)
+    builder = AdTableBuilder()
+    lines: list[int] = []
+    embedded = bytearray()
+    for line, ad in reader:
+        if embeddings_from == "feed":
+            with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and so a fault
+                embedding = np.array(ad.embedding or [], dtype=np.float32)
+            if fault := _embedding_fault(embedding, dim):
+                reader.skip(line, fault)
+                continue
+            embedded += embedding.tobytes()
+        lines.append(line)
+        builder.append(ad.ad_id, ad.columns())
+    report = reader.report(sha256=sha256)
+    if not lines:
+        raise FeedError(f"{feed}: holds no usable ad in {report.lines} lines; left out: {report.skipped}")
+    embeddings = None
+    if embeddings_from == "feed":
+        embeddings = np.frombuffer(embedded, dtype=np.float32).reshape(-1, dim)
+    elif embeddings_from is not None:
+        by_line = open_embeddings(embeddings_from, dim=dim, line_count=report.lines)
+        embeddings = by_line[np.array(lines) - 1].astype(np.float32, copy=False)
+    return FeedContents(builder.build(), report, embeddings)
+
+
+def _embedding_fault(embedding: NDArray[np.float32], dim: int) -> str | None:
+    if not embedding.size:
+        return "embedding: missing"
+    if len(embedding) != dim:
+        return f"embedding: not of dim {dim}"
+    if not abs(np.linalg.norm(embedding) - 1) <= NORM_TOLERANCE:
+        return "embedding: norm is not 1"
+    return None

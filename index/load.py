@@ -1,0 +1,64 @@
+"""Opens a published index for searching."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifacts.manifest import IndexManifest
+from artifacts.store import ArtifactError, load_manifest, verify_files
+from index.ad_index import IndexStats, SearchHits
+from index.ads import AdTable, load_array
+from index.layout import ADS, SEGMENTS, VECTORS
+from index.segment import WHOLE, Segment, load_segment
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenIndex:
+    """An `AdIndex` over one published artifact; nothing in it ever changes."""
+
+    manifest: IndexManifest
+    ads: AdTable
+    segments: dict[str, Segment]
+
+    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int]) -> list[SearchHits]:
+        """Find the best ads of each query: embeddings (n, dim), and how many ads each of the n asks for."""
+        segment = self.segments[WHOLE]
+        answers: dict[int, SearchHits] = {}
+        for k in set(top_k):  # one call for all that ask for as many, so that none pays for another's breadth
+            positions = [position for position, asked in enumerate(top_k) if asked == k]
+            rows, scores = segment.search(embeddings[positions], k)
+            for found, position in enumerate(positions):
+                answers[position] = SearchHits(rows[found], scores[found], self.ads)
+        return [answers[position] for position in range(len(top_k))]
+
+    def stats(self) -> IndexStats:
+        """Counts and sizes."""
+        memory_bytes = sum(segment.memory_bytes for segment in self.segments.values())
+        return IndexStats(len(self.ads), tuple(self.manifest.segments), memory_bytes)
+
+
+def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
+    """Open an index artifact.
+
+    Args:
+        directory: what `build_index` published.
+        verify: compare every file with the hash in the manifest first; reads all of them once.
+
+    Raises:
+        ArtifactError: a file is missing or damaged, or does not fit what the manifest says.
+    """
+    manifest = load_manifest(directory, IndexManifest)
+    if verify:
+        verify_files(directory, manifest.files)
+    ads = AdTable.load(directory / ADS, manifest.ad_count)
+    vectors = load_array(directory / VECTORS, np.float32, ndim=2)
+    expected = (manifest.ad_count, manifest.space.dim)
+    if vectors.shape != expected:
+        raise ArtifactError(f"{directory / VECTORS}: has shape {vectors.shape} where {expected} is expected")
+    segments = {
+        entry.name: load_segment(directory / SEGMENTS / entry.name, entry, vectors) for entry in manifest.segments
+    }
+    return FrozenIndex(manifest, ads, segments)

@@ -1,0 +1,74 @@
+"""What the commands show of an index, on standard output."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from artifacts.manifest import IndexManifest, RecallReport
+from index.build import BuildResult
+from index.layout import ADS, SEGMENTS, VECTORS
+
+
+def show_build(result: BuildResult, out: Path) -> None:
+    """The short summary that ends a build."""
+    if not result.seconds:
+        Console().print(f"{out}: up to date ({result.manifest.index_version})", soft_wrap=True, highlight=False)
+        return
+    table = _table(f"Index {result.manifest.index_version}")
+    _add_feed(table, result.manifest)
+    _add_recall(table, result.manifest.recall)
+    table.add_row("size", _size(sum(entry.bytes for entry in result.manifest.files.values())))
+    table.add_row("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items()))
+    Console().print(table)
+
+
+def show_manifest(manifest: IndexManifest, directory: Path) -> None:
+    """Everything of interest in a manifest."""
+    table = _table(f"Index {manifest.index_version} in {directory}")
+    table.add_row("created", f"{manifest.created_at:%Y-%m-%d %H:%M:%S %Z}")
+    table.add_row("embeddings by", manifest.model_version or "precomputed")
+    space = manifest.space
+    table.add_row("embedding space", f"{space.space_id}: {space.teacher}, dim {space.dim}, {space.pooling}")
+    _add_feed(table, manifest)
+    for segment in manifest.segments:
+        how = f"graph, ef_search {segment.ef_search}" if segment.kind == "hnsw" else "scanned exactly"
+        table.add_row(f"segment {segment.name}", f"{segment.ad_count:,} ads, {how}")
+    table.add_row("graph", f"M {manifest.hnsw.M}, ef_construction {manifest.hnsw.ef_construction}")
+    _add_recall(table, manifest.recall)
+    for point in manifest.recall.curve:
+        table.add_row(f"  at ef_search {point.ef_search}", f"{point.ann_recall:.4f}, {point.search_us:.0f} us")
+    for label, prefix in (("columns", ADS), ("vectors", VECTORS), ("segments", SEGMENTS)):
+        total = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(prefix))
+        table.add_row(f"size of {label}", _size(total))
+    table.add_row("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items()))
+    Console().print(table)
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _add_feed(table: Table, manifest: IndexManifest) -> None:
+    feed = manifest.feed
+    table.add_row("feed", f"{feed.name}, {feed.lines:,} lines")
+    table.add_row("ads", f"{feed.ads:,}")
+    for reason, count in feed.skipped.items():
+        table.add_row("left out", f"{count:,}: {reason}")
+
+
+def _add_recall(table: Table, recall: RecallReport) -> None:
+    table.add_row(f"ann_recall@{recall.k}", f"{recall.ann_recall:.4f}, asked for {recall.target}")
+    table.add_row(
+        "queries", f"{recall.query_count:,}: {recall.query_source}" if recall.query_count else recall.query_source
+    )
+    chosen = next((point for point in recall.curve if point.ef_search == recall.ef_search), None)
+    if chosen is not None:
+        table.add_row("ef_search", f"{chosen.ef_search}, median {chosen.search_us:.0f} us a query on one core")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,42 @@
+"""Progress: a line every few seconds in a log, a bar on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+import terminal
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    output = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=output, width=120))
+    return output
+
+
+def test_a_log_gets_a_line_an_interval_and_one_at_the_end(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    with terminal.progress("Embedding ads", 1_000, "ads", done=200) as advance:
+        for _ in range(8):
+            now += 2.0
+            advance(100)
+    assert screen.getvalue().splitlines() == [
+        "Embedding ads: 500 of 1,000 ads, 50.0/s, 10 s left",
+        "Embedding ads: 800 of 1,000 ads, 50.0/s, 4 s left",
+        "Embedding ads: 1,000 of 1,000 ads in 16.0 s",
+    ]
+
+
+def test_a_terminal_gets_a_bar_with_count_and_rate(monkeypatch: pytest.MonkeyPatch):
+    output = io.StringIO()
+    monkeypatch.setattr(
+        terminal, "console", Console(file=output, width=120, force_terminal=True, force_interactive=True)
+    )
+    with terminal.progress("Embedding ads", 10, "ads") as advance:
+        advance(5)
+        advance(5)
+    assert "Embedding ads" in output.getvalue()
+    assert "10/10" in output.getvalue()
+    assert "ads/s" in output.getvalue()
