@@ -12,7 +12,7 @@ ENCODER := var/encoders/minilm-int8
 
 # One build for all x86-64 CPUs since 2013: a wheel compiled with -march=native dies by SIGILL on an older one.
 ARCH_FLAGS := $(if $(filter x86_64,$(shell uname -m)),HNSWLIB_NO_NATIVE=1 CXXFLAGS=-march=x86-64-v3)
-PIP_INSTALL = $(ARCH_FLAGS) $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL = $(ARCH_FLAGS) $(1)/bin/python -m pip install -qq --disable-pip-version-check
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -28,10 +28,10 @@ help: ## This list
 # $(1) directory, $(2) requirements file. hnswlib is compiled, never taken from a cache that another CPU may have filled.
 define make_venv
 	@echo "Creating $(1) from $(2) …"
-	$(PYTHON) -m venv --clear $(1)
-	$(call PIP_INSTALL,$(1)) --no-cache-dir --no-binary hnswlib "$$(grep '^hnswlib==' $(2))"
-	$(call PIP_INSTALL,$(1)) -r $(2)
-	$(call PIP_INSTALL,$(1)) --no-deps -e .
+	@$(PYTHON) -m venv --clear $(1)
+	@$(call PIP_INSTALL,$(1)) --no-cache-dir --no-binary hnswlib "$$(grep '^hnswlib==' $(2))"
+	@$(call PIP_INSTALL,$(1)) -r $(2)
+	@$(call PIP_INSTALL,$(1)) --no-deps -e .
 	@touch $(1)/.complete
 endef
 
@@ -68,8 +68,17 @@ types: .venv-dev/.complete ## mypy, strict
 unit: .venv-dev/.complete .venv-serve/.complete ## All tests; the end-to-end ones run the server from the serving environment
 	.venv-dev/bin/python -m pytest
 
+# Real queries and 54,667 real ads where the data set is at hand, the samples otherwise.
+DATA ?= ../shared/data/homedepot
+BENCH_FEED = $(if $(wildcard $(DATA)/ads.jsonl.gz),$(DATA)/ads.jsonl.gz,var/feeds/samples.jsonl.gz)
+BENCH_QUERIES = $(if $(wildcard $(DATA)/queries.dev.tsv),--queries $(DATA)/queries.dev.tsv)
+BENCH_INDEX = var/indexes/bench
+
 bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
-	.venv-dev/bin/python -m benchmarks.serving
+	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8
+	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
+	@.venv-dev/bin/hlm index build --feed $(BENCH_FEED) --encoder $(ENCODER) --out $(BENCH_INDEX) $(BENCH_QUERIES)
+	@.venv-dev/bin/python -m benchmarks.serving --encoder $(ENCODER) --index $(BENCH_INDEX) $(BENCH_QUERIES) $(BENCH_ARGS)
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 

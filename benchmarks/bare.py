@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--index", type=Path, required=True)
-    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--queries", type=Path)
     parser.add_argument("--top-k", type=int, default=100)
     args = parser.parse_args()
     encoder, _ = Encoder.load(args.encoder)

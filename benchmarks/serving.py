@@ -60,7 +60,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", type=Path, required=True)
     parser.add_argument("--index", type=Path, required=True)
-    parser.add_argument("--queries", type=Path, required=True, help="query_id<TAB>text with a header line")
+    parser.add_argument(
+        "--queries", type=Path, help="query_id<TAB>text with a header line; default: those of the export"
+    )
     parser.add_argument("--top-k", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
@@ -82,7 +84,8 @@ def _server(args: argparse.Namespace, core: int) -> Iterator[int]:
 @contextmanager
 def _bare(args: argparse.Namespace, core: int) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-m", "benchmarks.bare", "--encoder", str(args.encoder), "--index", str(args.index)]
-    command += ["--queries", str(args.queries), "--top-k", str(args.top_k)]
+    command += ["--queries", str(args.queries)] if args.queries else []
+    command += ["--top-k", str(args.top_k)]
     with _pinned(command, core) as bare:
         if bare.stdout.readline() != "ready\n":
             raise BenchmarkError("the bare pipeline did not start; its error is above")

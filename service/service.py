@@ -1,6 +1,7 @@
 """The state of one serving process: loading, ready, draining, stopped."""
 
 import asyncio
+import gc
 
 from cores import usable_cores
 from service.batch_queue import BatchPolicy
@@ -54,6 +55,8 @@ class Service:
         self._batcher.start()
         self._retriever = Retriever(release, self._batcher, self.metrics)
         self.release = release
+        gc.collect()
+        gc.freeze()  # what a release consists of stays: later collections need not walk it
         self.metrics.release_loaded(release)
         return release
 

@@ -36,6 +36,9 @@ class EncoderSession:
         options.intra_op_num_threads = intra_op_threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        # The export has optimised the graph; more at load would merge residuals into SkipLayerNormalization, whose CPU
+        # kernel is slower than the nodes it replaces (docs/experiments.md, "int8 variants").
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3  # warnings are about fusions that did not match; errors are raised
         # Shapes change with every batch, so a memory plan per shape would only grow (onnxruntime #13500).
         options.enable_mem_pattern = False
