@@ -1,7 +1,7 @@
 # The serving environment as an image: no compiler, no torch, no root.
 #
 #   docker build -t hlm .                      CPU, the default target `serve`
-#   docker build -t hlm:gpu --target gpu .     CUDA
+#   docker build -t hlm:gpu --target gpu .     CUDA libraries and onnxruntime-gpu; the service itself runs on the CPU so far
 #   docker run --rm -p 8080:8080 -v "$PWD/var:/app/var:ro" hlm
 #
 # Encoders and indexes are mounted at /app/var, where config/serve.yaml looks for them.
@@ -50,7 +50,7 @@ COPY --from=gpu-builder /opt/venv /opt/venv
 COPY --from=app /app /app
 WORKDIR /app
 # ONNX Runtime since 1.29 reports each session to its maker unless told not to.
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HLM_SERVER__HOST=0.0.0.0
 RUN python -m compileall -q /app && mkdir /app/var
 USER 10001
 EXPOSE 8080
@@ -58,7 +58,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('HLM_SERVER__PORT', 8080)), timeout=2); c.request('GET', '/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["python", "hlm.py"]
-CMD ["serve", "--config", "config/serve.yaml", "--host", "0.0.0.0"]
+CMD ["serve", "--config", "config/serve.yaml"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="hlm-retrieval" \
@@ -87,7 +87,7 @@ COPY --from=serve-builder /opt/venv /opt/venv
 COPY --from=app /app /app
 WORKDIR /app
 # ONNX Runtime since 1.29 reports each session to its maker unless told not to.
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HLM_SERVER__HOST=0.0.0.0
 RUN python -m compileall -q /app && mkdir /app/var
 USER 10001
 EXPOSE 8080
@@ -95,7 +95,7 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('HLM_SERVER__PORT', 8080)), timeout=2); c.request('GET', '/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["python", "hlm.py"]
-CMD ["serve", "--config", "config/serve.yaml", "--host", "0.0.0.0"]
+CMD ["serve", "--config", "config/serve.yaml"]
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="hlm-retrieval" \

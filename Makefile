@@ -7,12 +7,14 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ADS ?= var/feeds/samples.jsonl.gz
 PORT ?= 8080
-NAME := $(basename $(basename $(notdir $(ADS))))
+# By folder and file, so that two feeds called ads.jsonl.gz have an index each.
+FEED := $(patsubst %.jsonl,%,$(patsubst %.gz,%,$(notdir $(ADS))))
+NAME := $(if $(filter var/feeds/samples.jsonl.gz,$(ADS)),samples,$(notdir $(patsubst %/,%,$(dir $(abspath $(ADS)))))-$(FEED))
 ENCODER := var/encoders/minilm-int8
 
 # One build for all x86-64 CPUs since 2013: a wheel compiled with -march=native dies by SIGILL on an older one.
 ARCH_FLAGS := $(if $(filter x86_64,$(shell uname -m)),HNSWLIB_NO_NATIVE=1 CXXFLAGS=-march=x86-64-v3)
-PIP_INSTALL = $(ARCH_FLAGS) $(1)/bin/python -m pip install -qq --disable-pip-version-check
+PIP_INSTALL = $(ARCH_FLAGS) $(1)/bin/python -m pip install $(if $(CI),-qq) --disable-pip-version-check
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -72,7 +74,7 @@ unit: .venv-dev/.complete .venv-serve/.complete ## All tests; the end-to-end one
 DATA ?= ../shared/data/homedepot
 BENCH_FEED = $(if $(wildcard $(DATA)/ads.jsonl.gz),$(DATA)/ads.jsonl.gz,var/feeds/samples.jsonl.gz)
 BENCH_QUERIES = $(if $(wildcard $(DATA)/queries.dev.tsv),--queries $(DATA)/queries.dev.tsv)
-BENCH_INDEX = var/indexes/bench
+BENCH_INDEX = var/indexes/benchmark
 
 bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
 	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8

@@ -120,7 +120,7 @@ class SegmentEntry(Record):
     name: str
     kind: Literal["hnsw", "exact"]
     ad_count: int
-    ef_search: int | None
+    ef_search: int | None = Field(ge=1)
     """None where the segment is scanned exactly."""
 
 
@@ -145,6 +145,6 @@ class IndexManifest(Manifest):
     """Encoder that embedded the ads; None where the feed brought its embeddings."""
     ad_count: int
     hnsw: HnswParams
-    segments: list[SegmentEntry]
+    segments: list[SegmentEntry] = Field(min_length=1)
     recall: RecallReport
     feed: FeedReport

@@ -78,6 +78,7 @@ def publish(target: Path) -> Iterator[Path]:
     aside and removed afterwards; processes that hold its files open keep them. What a killed process left behind is
     tidied up by the next one, which puts the older `target` back where it was killed between the two renames.
     """
+    check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _recover(target)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=_scratch_prefix(target)))
@@ -91,7 +92,22 @@ def publish(target: Path) -> Iterator[Path]:
             (scratch / "new").rename(target)
             _sync_directory(target.parent)
         finally:
+            _put_back(scratch, target)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_replaceable(target: Path) -> None:
+    """Refuse to publish over anything that is not an artifact, since it would be removed.
+
+    Raises:
+        ArtifactError: there is a file, or a directory with other contents.
+    """
+    if target.is_dir() and ((target / MANIFEST_NAME).is_file() or not any(target.iterdir())):
+        return
+    if target.exists():
+        raise ArtifactError(
+            f"{target}: exists and is not an artifact; all of it would be replaced, so name another place"
+        )
 
 
 def save_manifest(directory: Path, manifest: Manifest) -> None:
@@ -121,11 +137,15 @@ def load_manifest(directory: Path, kind: type[ManifestT]) -> ManifestT:
 
 
 def verify_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
-    """Check that every listed file is there with the listed size and hash.
+    """Check that every listed file is there with the listed size and hash, and that there is no other.
 
     Raises:
         ArtifactError: naming the first file that differs, what was expected and what was found.
     """
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_file() and name not in files and name != MANIFEST_NAME:
+            raise ArtifactError(f"{path}: not listed in {MANIFEST_NAME}, so nothing says whether it is whole")
     for name, entry in files.items():
         path = directory / name
         if not path.is_file():
@@ -133,7 +153,10 @@ def verify_files(directory: Path, files: Mapping[str, FileEntry]) -> None:
         size = path.stat().st_size
         if size != entry.bytes:
             raise ArtifactError(f"{path}: has {size} bytes where {MANIFEST_NAME} says {entry.bytes}")
-        found = file_sha256(path)
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
         if found != entry.sha256:
             raise ArtifactError(f"{path}: has sha256 {found[:12]}… where {MANIFEST_NAME} says {entry.sha256[:12]}…")
 
@@ -155,9 +178,14 @@ def _recover(target: Path) -> None:
     """Tidy up after processes that were killed while they published `target`."""
     for scratch in target.parent.glob(f"{_scratch_prefix(target)}*"):
         with contextlib.suppress(OSError), _locked(scratch):  # whoever holds the lock is alive
-            if (scratch / "old").exists() and not target.exists():
-                (scratch / "old").rename(target)
+            _put_back(scratch, target)
             shutil.rmtree(scratch)
+
+
+def _put_back(scratch: Path, target: Path) -> None:
+    """Undo the first of the two renames where the second did not come."""
+    if (scratch / "old").exists() and not target.exists():
+        (scratch / "old").rename(target)
 
 
 def _scratch_prefix(target: Path) -> str:

@@ -61,7 +61,7 @@ def export(
     from artifacts.manifest import EncoderManifest
     from artifacts.store import is_current
     from export.options import DEFAULT_CORPUS, DEFAULT_QUERIES, MIN_OVERLAP, ExportOptions, export_fingerprint
-    from export.source import resolve
+    from export.source import ExportError, resolve
     from terminal import console
 
     options = ExportOptions(
@@ -76,7 +76,10 @@ def export(
     if not force and is_current(out, EncoderManifest, export_fingerprint(source, options)):
         console.print(f"{out}: up to date", markup=False)
         return
-    from export.publish import export_encoder  # loads torch
+    try:
+        from export.publish import export_encoder  # loads torch
+    except ImportError as error:
+        raise ExportError(f"The package {error.name} is missing; install the extra `offline` to export") from error
 
     manifest = export_encoder(source, options, out)
     console.print(f"{out}: {manifest.model_version}, space {manifest.space.space_id}", markup=False, soft_wrap=True)

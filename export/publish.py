@@ -7,8 +7,8 @@ from rich.markup import escape
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from artifacts.manifest import MANIFEST_NAME, EncoderManifest, TextRules
-from artifacts.store import describe_files, publish, save_manifest, tool_versions
+from artifacts.manifest import EncoderManifest, TextRules
+from artifacts.store import check_replaceable, describe_files, publish, save_manifest, tool_versions
 from export.onnx_graph import OPSET, load_checkpoint, write_graph
 from export.optimize import finish_graph
 from export.options import ExportOptions, export_fingerprint
@@ -36,8 +36,7 @@ def export_encoder(source: Source, options: ExportOptions, target: Path) -> Enco
     Raises:
         ExportError: the checkpoint cannot be exported, or the result differs from it too much.
     """
-    if target.exists() and not (target / MANIFEST_NAME).is_file():
-        raise ExportError(f"{target}: exists and is not an artifact; it would be replaced whole, so name another place")
+    check_replaceable(target)
     texts = read_texts(options.queries, options.corpus)
     console.print(f"Loading {escape(source.model)}")
     model, space = load_checkpoint(source)

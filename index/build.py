@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from artifacts.manifest import EncoderManifest, FeedReport, HnswParams, IndexManifest, RecallReport, SegmentEntry
 from artifacts.space import EmbeddingSpace
 from artifacts.store import (
+    check_replaceable,
     describe_files,
     file_sha256,
     fingerprint,
@@ -93,6 +94,7 @@ def build_index(inputs: BuildInputs, out: Path, options: BuildOptions, *, force:
         HlmError: an input cannot be used, the recall is out of reach, or another process builds the same index.
     """
     _check(inputs)
+    check_replaceable(out)
     feed_sha256 = _sha256(inputs.feed)
     ads_key = _ads_fingerprint(inputs, feed_sha256)
     index_key = _index_fingerprint(inputs, options, ads_key)

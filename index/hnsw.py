@@ -4,6 +4,7 @@ What hnswlib does not do by itself, and this module does: remember `ef` over sav
 dimension, answer a `k` above the number of ads, answer when the graph cannot reach k of them.
 """
 
+import logging
 import struct
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,8 @@ _SPACE = "ip"  # vectors are normalised, so one minus hnswlib's "distance" is th
 # Start of a file written by hnswlib 0.8: offsetLevel0, max_elements, cur_element_count, size_data_per_element,
 # label_offset, offsetData; a vector lies between the last two offsets.
 _HEADER = struct.Struct("<6Q")
+
+logger = logging.getLogger(__name__)
 
 
 class HnswGraph:
@@ -98,7 +101,8 @@ class HnswGraph:
         k = min(k, len(self._rows))
         try:
             labels, distances = self._graph.knn_query(embeddings, k=k, num_threads=1)
-        except RuntimeError:
+        except RuntimeError as error:
+            logger.warning("a graph of %d ads was scanned instead of searched: %s", len(self._rows), error)
             return exact_top_k(embeddings, self._vectors, k, rows=self._rows)
         return labels.astype(np.int64), 1.0 - distances
 

@@ -54,7 +54,7 @@ def sample_queries(
 
 
 def read_queries(path: Path) -> Sequence[str]:
-    """Distinct queries of a file: `query_id<TAB>text` under a header line that says so, else one query a line.
+    """Distinct queries of a file: the column `text` of a table with a header line, else one query a line.
 
     Raises:
         QuerySampleError: the file cannot be read or holds no query.
@@ -63,8 +63,10 @@ def read_queries(path: Path) -> Sequence[str]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise QuerySampleError(f"{path}: cannot be read as queries: {error}") from error
-    if lines and lines[0].split("\t")[:1] == ["query_id"]:
-        lines = [line.partition("\t")[2] for line in lines[1:]]
+    header = lines[0].rstrip("\r").split("\t") if lines else []
+    if "text" in header[1:]:
+        column = header.index("text")
+        lines = [fields[column] for line in lines[1:] if len(fields := line.split("\t")) > column]
     queries = list(dict.fromkeys(stripped for line in lines if (stripped := line.strip())))
     if not queries:
         raise QuerySampleError(

@@ -12,6 +12,7 @@ from index.exact import exact_top_k
 from index.hnsw import HnswGraph
 from index.queries import QuerySample
 from index.recall import measure
+from terminal import progress
 
 STEP = 1.1
 """From one `ef_search` tried to the next: fine enough that the one chosen costs at most a tenth more than needed."""
@@ -43,12 +44,15 @@ def tune(graph: HnswGraph, vectors: NDArray[np.float32], sample: QuerySample, *,
         graph.set_ef_search(ef_search)
         return measure(graph, sample.embeddings, exact, ef_search)
 
-    curve = []
-    for ef_search in _ladder(k):
-        curve.append(at(ef_search))
-        if curve[-1].ann_recall >= target:
-            break
-    else:
+    curve: list[RecallPoint] = []
+    ladder = list(_ladder(k))
+    with progress("Tuning ef_search", len(ladder), "steps at most") as advance:
+        for ef_search in ladder:
+            curve.append(at(ef_search))
+            advance(1)
+            if curve[-1].ann_recall >= target:
+                break
+    if curve[-1].ann_recall < target:
         best = max(curve, key=lambda point: point.ann_recall)
         raise RecallTargetError(
             f"ann_recall@{k} of {target} is out of reach: the best is {best.ann_recall:.4f} at ef_search"

@@ -2,14 +2,19 @@
 
 import itertools
 import secrets
+from typing import Any
 
 import numpy as np
 import orjson
 
 from index.ad_index import SearchHits
+from index.ads import FieldName
 from service.metrics import StageTimes
 from service.release import Release
 from service.schemas import RetrieveRequest
+
+Columns = dict[FieldName, list[Any]]
+"""Values of the fields that were asked for, in the order of the hits."""
 
 _PROCESS = secrets.token_hex(4)
 _NUMBERS = itertools.count()
@@ -18,7 +23,7 @@ SCORE_DECIMALS = 6
 """float32 cosines carry about seven digits; fewer bytes on the wire than their float64 forms."""
 
 
-def to_json(request: RetrieveRequest, release: Release, hits: SearchHits, times: StageTimes) -> bytes:
+def to_json(request: RetrieveRequest, release: Release, hits: SearchHits, columns: Columns, times: StageTimes) -> bytes:
     """Serialise one answer; `service.schemas.RetrieveResponse` documents its form."""
     complete = len(hits.rows) == request.top_k
     return orjson.dumps(
@@ -27,7 +32,7 @@ def to_json(request: RetrieveRequest, release: Release, hits: SearchHits, times:
             "release": release.name,
             "model_version": release.model_version,
             "index_version": release.index_version,
-            "ads": _ads(request, hits),
+            "ads": _ads(hits, columns),
             "coverage": {"complete": complete, "reason": None if complete else "index_smaller_than_top_k"},
             "cached": False,
             "timings_ms": {
@@ -41,12 +46,12 @@ def to_json(request: RetrieveRequest, release: Release, hits: SearchHits, times:
     )
 
 
-def _ads(request: RetrieveRequest, hits: SearchHits) -> list[dict[str, object]]:
+def _ads(hits: SearchHits, columns: Columns) -> list[dict[str, object]]:
     scores = hits.scores.astype(np.float64).round(SCORE_DECIMALS).tolist()
     ads: list[dict[str, object]] = [
         {"ad_id": ad_id, "score": score} for ad_id, score in zip(hits.ad_ids, scores, strict=True)
     ]
-    for name in request.fields:
-        for ad, value in zip(ads, hits.ads.field(name, hits.rows), strict=True):
+    for name, values in columns.items():
+        for ad, value in zip(ads, values, strict=True):
             ad[name] = value
     return ads

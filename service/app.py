@@ -67,6 +67,8 @@ async def _answer_request_error(_: Request, error: Exception) -> Response:
 
 def _refuse(error: RequestError) -> Response:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.closes_connection:
+        headers["Connection"] = "close"
     return _problem(error.status, error.problem, error.title, str(error), error.details(), headers)
 
 

@@ -60,13 +60,14 @@ class BatchQueue(Generic[W]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def full(self) -> bool:
-        """Whether one more must be refused."""
+    def full(self, now: float) -> bool:
+        """Whether one more must be refused; what nobody waits for any more is dropped before that is said."""
+        if len(self._waiting) >= self._policy.max_queue_size:
+            self._waiting = deque(item for item in self._waiting if _alive(item, now))
         return len(self._waiting) >= self._policy.max_queue_size
 
     def put(self, item: W) -> None:
-        """Append the newest; the caller has asked `full`."""
+        """Append the newest; the caller has asked whether the queue is full."""
         self._waiting.append(item)
 
     def take(self, now: float) -> list[W]:
@@ -81,7 +82,7 @@ class BatchQueue(Generic[W]):
         longest = 0
         while self._waiting and len(batch) < self._policy.max_batch_size:
             item = self._waiting.popleft()
-            if item.abandoned or item.deadline <= now:
+            if not _alive(item, now):
                 continue
             if not batch or self._fits(len(batch), longest, item.tokens):
                 batch.append(item)
@@ -96,3 +97,7 @@ class BatchQueue(Generic[W]):
         padding = longest - tokens if tokens <= longest else count * (tokens - longest)
         allowed = max(PADDING_TOKENS, tokens * PADDING_SHARE)
         return padding <= allowed and max(longest, tokens) * (count + 1) <= self._policy.max_batch_tokens
+
+
+def _alive(item: Waiting, now: float) -> bool:
+    return not item.abandoned and item.deadline > now

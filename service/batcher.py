@@ -85,13 +85,13 @@ class MicroBatcher(Generic[Item, Result]):
         for thread in self._threads:
             thread.start()
 
-    async def stop(self) -> None:
-        """Finish what is queued, then end the workers."""
+    async def stop(self, timeout_s: float = 60.0) -> None:
+        """Finish what is queued, then end the workers; one that is stuck is left behind after `timeout_s`."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, timeout_s)
 
     def admit(self) -> None:
         """Refuse at once where the queue is full, before anything is spent on the request.
@@ -99,7 +99,9 @@ class MicroBatcher(Generic[Item, Result]):
         Raises:
             Overloaded: with the seconds after which the queue will have drained, as far as recent batches tell.
         """
-        if self._queue.full:
+        with self._changed:
+            full = self._queue.full(perf_counter())
+        if full:
             drained_s = len(self._queue) * self._seconds_per_item / len(self._threads)
             raise Overloaded(f"{len(self._queue)} queries are waiting already", max(1, math.ceil(drained_s)))
 

@@ -5,6 +5,7 @@ HlmError
 ├─ StartupError          refuses to start
 └─ RequestError          answered with an RFC 9457 problem document
 ├─ InvalidJsonError      400 invalid_json
+├─ SlowBodyError         408 slow_body
 ├─ BodyTooLargeError     413 body_too_large
 ├─ InvalidRequestError   422 invalid_request, each wrong field named
 ├─ Overloaded            503 overloaded, with Retry-After
@@ -33,6 +34,8 @@ class RequestError(ServiceError):
     status: ClassVar[int] = 500
     problem: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "The request could not be answered"
+    closes_connection: ClassVar[bool] = False
+    """Whether the rest of the request is left unread, so that no other can follow it."""
     retry_after_s: int | None = None
 
     def details(self) -> dict[str, object]:
@@ -46,10 +49,18 @@ class InvalidJsonError(RequestError):
     status, problem, title = 400, "invalid_json", "The body is not JSON"
 
 
+class SlowBodyError(RequestError):
+    """The body did not come within the longest time budget there is."""
+
+    status, problem, title = 408, "slow_body", "The body did not come in time"
+    closes_connection = True
+
+
 class BodyTooLargeError(RequestError):
     """The body is over `limits.max_body_bytes`."""
 
     status, problem, title = 413, "body_too_large", "The body is too large"
+    closes_connection = True
 
 
 class InvalidRequestError(RequestError):

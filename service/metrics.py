@@ -28,7 +28,7 @@ BATCH_SIZE_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BATCH_TOKENS_EDGES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 PADDING_EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
 OUTCOMES = (
-    *("ok", "invalid_json", "body_too_large", "invalid_request", "not_ready"),
+    *("ok", "invalid_json", "slow_body", "body_too_large", "invalid_request", "not_ready"),
     *("overloaded", "deadline_exceeded", "cancelled", "internal_error"),
 )
 

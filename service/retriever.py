@@ -4,22 +4,25 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any, Protocol
 
 from index.ad_index import SearchHits
+from index.ads import FieldName
 from service.answer import to_json
 from service.batcher import MicroBatcher
-from service.errors import ClientGone
+from service.errors import ClientGone, DeadlineExceeded
 from service.metrics import Metrics, StageTimes
 from service.release import Release
 from service.schemas import RetrieveRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TokenizedQuery:
     """What a worker needs to know of a request."""
 
     token_ids: list[int]
     top_k: int
+    fields: list[FieldName]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +30,24 @@ class Found:
     """One query's hits, and how its batch spent its time (seconds; instants of `perf_counter`)."""
 
     hits: SearchHits
+    columns: dict[FieldName, list[Any]]
+    """The fields that were asked for; read by the worker, since they may have to come from disk."""
     started_at: float
     encode_s: float
     search_s: float
 
 
+class Connection(Protocol):
+    """What a request came by."""
+
+    on_loss: Callable[[], None] | None
+    """Called when the client goes away."""
+
+
 class Retriever:
     """Answers requests from one release."""
 
-    def __init__(self, release: Release, batcher: MicroBatcher[Job, Found], metrics: Metrics) -> None:
+    def __init__(self, release: Release, batcher: MicroBatcher[TokenizedQuery, Found], metrics: Metrics) -> None:
         self._release = release
         self._batcher = batcher
         self._metrics = metrics
@@ -46,7 +58,7 @@ class Retriever:
         *,
         arrived: float,
         deadline: float,
-        on_disconnect: Callable[[Callable[[], None]], None],
+        connection: Connection | None,
     ) -> bytes:
         """The ads for one query, as the body of the answer.
 
@@ -54,20 +66,28 @@ class Retriever:
             request: validated.
             arrived: when the request came in, in seconds of `perf_counter`.
             deadline: when the answer is worth nothing any more, on the same clock.
-            on_disconnect: takes what to call when the client goes away.
+            connection: what the request came by, if it tells of its loss.
 
         Raises:
             Overloaded: refused before anything was spent on it.
             DeadlineExceeded: the time budget ran out.
-            ClientGone: `on_disconnect`'s callback was called.
+            ClientGone: the connection was lost.
             PipelineError: encoding or searching failed for this query.
         """
+        if deadline <= perf_counter():
+            raise DeadlineExceeded("the time budget was spent before the body was in")
         self._batcher.admit()
         token_ids = self._release.encoder.tokenize(request.query)
         tokenized = perf_counter()
-        future = self._batcher.submit(Job(token_ids, request.top_k), tokens=len(token_ids), deadline=deadline)
-        on_disconnect(lambda: _give_up(future))
-        found = await future
+        query = TokenizedQuery(token_ids, request.top_k, request.fields)
+        future = self._batcher.submit(query, tokens=len(token_ids), deadline=deadline)
+        if connection is not None:
+            connection.on_loss = lambda: _give_up(future)
+        try:
+            found = await future
+        finally:
+            if connection is not None:
+                connection.on_loss = None
         times = StageTimes(
             tokenize=tokenized - arrived,
             queue=found.started_at - tokenized,
@@ -76,7 +96,11 @@ class Retriever:
             total=perf_counter() - arrived,
         )
         self._metrics.answered(times, complete=len(found.hits.rows) == request.top_k)
-        return to_json(request, self._release, found.hits, times)
+        return to_json(request, self._release, found.hits, found.columns, times)
+
+
+def _columns(hits: SearchHits, fields: Sequence[FieldName]) -> dict[FieldName, list[Any]]:
+    return {name: hits.ads.field(name, hits.rows) for name in fields}
 
 
 def _give_up(future: "asyncio.Future[Found]") -> None:
@@ -84,16 +108,19 @@ def _give_up(future: "asyncio.Future[Found]") -> None:
         future.set_exception(ClientGone("the connection was closed"))
 
 
-def make_pipeline(release: Release, metrics: Metrics) -> Callable[[Sequence[Job]], list[Found]]:
+def make_pipeline(release: Release, metrics: Metrics) -> Callable[[Sequence[TokenizedQuery]], list[Found]]:
     """The function that a batch worker runs: encode all, then search all."""
 
-    def run(jobs: Sequence[Job]) -> list[Found]:
+    def run(queries: Sequence[TokenizedQuery]) -> list[Found]:
         started = perf_counter()
-        embeddings = release.encoder.encode([job.token_ids for job in jobs])
+        embeddings = release.encoder.encode([query.token_ids for query in queries])
         encoded = perf_counter()
-        hits = release.ad_index.search(embeddings, [job.top_k for job in jobs])
+        hits = release.ad_index.search(embeddings, [query.top_k for query in queries])
         searched = perf_counter()
-        metrics.batch_ran([len(job.token_ids) for job in jobs])
-        return [Found(one, started, encoded - started, searched - encoded) for one in hits]
+        metrics.batch_ran([len(query.token_ids) for query in queries])
+        return [
+            Found(one, _columns(one, query.fields), started, encoded - started, searched - encoded)
+            for one, query in zip(hits, queries, strict=True)
+        ]
 
     return run

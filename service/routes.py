@@ -1,6 +1,6 @@
 """The public HTTP interface; parsing and answering, no logic."""
 
-from collections.abc import Callable
+import asyncio
 from time import perf_counter
 from typing import Any, cast
 
@@ -11,12 +11,24 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import ValidationError
 from starlette.types import Receive, Scope
 
-from service.errors import BodyTooLargeError, ClientGone, InvalidJsonError, InvalidRequestError, RequestError
+from service.errors import (
+    BodyTooLargeError,
+    ClientGone,
+    InvalidJsonError,
+    InvalidRequestError,
+    RequestError,
+    SlowBodyError,
+)
+from service.retriever import Connection
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse
 from service.service import Service
 
-DISCONNECT_KEY = "hlm.on_disconnect"
-"""Where the request's scope keeps what `service.server.DisconnectProtocol` calls when the connection is lost."""
+CONNECTION_KEY = "hlm.connection"
+"""Where the request's scope keeps the `service.server.Connection` that it came by."""
+BODY_TIMEOUT_S = 10.0
+"""The longest `timeout_ms` there is; it is in the body, so until that is read nothing else limits the wait."""
+MOST_ERRORS = 20
+MOST_NAME_CHARACTERS = 64
 
 JSON = "application/json"
 
@@ -47,6 +59,7 @@ _REQUEST_BODY = {
 )
 async def retrieve(request: Request) -> Response:
     """Answer one query with ads in falling score."""
+    # Stands here for the documentation: `service.app.ShortCut` answers first.
     return Response(await answer_retrieve(service_of(request), request.scope, request.receive), media_type=JSON)
 
 
@@ -61,11 +74,8 @@ async def answer_retrieve(service: Service, scope: Scope, receive: Receive) -> b
     try:
         wanted = parse_request(await read_body(scope, receive, limits.max_body_bytes))
         deadline = arrived + (wanted.timeout_ms or limits.default_timeout_ms) / 1e3
-
-        def on_disconnect(give_up: Callable[[], None]) -> None:
-            scope[DISCONNECT_KEY] = give_up
-
-        return await service.retriever.retrieve(wanted, arrived=arrived, deadline=deadline, on_disconnect=on_disconnect)
+        connection: Connection | None = scope.get(CONNECTION_KEY)
+        return await service.retriever.retrieve(wanted, arrived=arrived, deadline=deadline, connection=connection)
     except RequestError as error:
         service.metrics.refused(error.problem)
         raise
@@ -76,21 +86,26 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
 
     Raises:
         BodyTooLargeError: as soon as more than `max_bytes` are announced or have come in.
+        SlowBodyError: it did not come in time.
         ClientGone: the connection was closed before all of it was in.
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > max_bytes:  # the HTTP parser lets digits through only
             raise BodyTooLargeError(f"the body has {int(value)} bytes; at most {max_bytes} are read")
     body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("the connection was closed")
-        body += cast("bytes", message.get("body", b""))
-        if len(body) > max_bytes:
-            raise BodyTooLargeError(f"the body has more than the {max_bytes} bytes that are read at most")
-        if not message.get("more_body", False):
-            return body
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone("the connection was closed")
+                body += cast("bytes", message.get("body", b""))
+                if len(body) > max_bytes:
+                    raise BodyTooLargeError(f"the body has more than the {max_bytes} bytes that are read at most")
+                if not message.get("more_body", False):
+                    return body
+    except TimeoutError as error:
+        raise SlowBodyError(f"only {len(body)} bytes came within {BODY_TIMEOUT_S:g} s") from error
 
 
 def parse_request(body: bytes) -> RetrieveRequest:
@@ -98,7 +113,7 @@ def parse_request(body: bytes) -> RetrieveRequest:
 
     Raises:
         InvalidJsonError: it is not a JSON document.
-        InvalidRequestError: a field is wrong; all wrong fields are named.
+        InvalidRequestError: a field is wrong; all wrong fields are named, up to a sensible number.
     """
     try:
         return RetrieveRequest.model_validate_json(body)
@@ -106,21 +121,26 @@ def parse_request(body: bytes) -> RetrieveRequest:
         found = error.errors(include_url=False, include_input=False, include_context=False)
     if found[0]["type"] == "json_invalid":
         raise InvalidJsonError(found[0]["msg"])
-    errors = [
-        {"field": ".".join(str(part) for part in item["loc"]) or "body", "message": item["msg"]} for item in found
-    ]
-    raise InvalidRequestError("; ".join(f"{item['field']}: {item['message']}" for item in errors), errors)
+    errors = [{"field": _field(item["loc"]), "message": item["msg"]} for item in found[:MOST_ERRORS]]
+    more = f"; and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
+    raise InvalidRequestError("; ".join(f"{item['field']}: {item['message']}" for item in errors) + more, errors)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)[:MOST_NAME_CHARACTERS] or "body"
 
 
 @router.get("/health/live", summary="Whether the process is alive")
-@router.get("/v2/health/live", include_in_schema=False)
+@router.head("/health/live", include_in_schema=False)
+@router.api_route("/v2/health/live", methods=["GET", "HEAD"], include_in_schema=False)
 async def live() -> Response:
     """Answer while the event loop turns."""
     return PlainTextResponse("live\n")
 
 
 @router.get("/health/ready", summary="Whether to send requests here", responses={503: {"description": "Not now"}})
-@router.get("/v2/health/ready", include_in_schema=False)
+@router.head("/health/ready", include_in_schema=False)
+@router.api_route("/v2/health/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(request: Request) -> Response:
     """Say yes once a release is loaded, verified and warm, and no again as soon as a drain begins."""
     service = service_of(request)

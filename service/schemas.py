@@ -1,6 +1,7 @@
 """The wire: what `/retrieve` takes and gives."""
 
 import re
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -11,10 +12,15 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters other than white space, of which U+0085 is one."""
 
 
-def _refuse_control_characters(text: str) -> str:
+MAX_QUERY_CHARACTERS = 512
+
+
+def _check_query(text: str) -> str:
     found = _CONTROL.search(text)
     if found:
         raise ValueError(f"must not contain control characters (found U+{ord(found.group()):04X})")
+    if len(unicodedata.normalize("NFKC", text)) > MAX_QUERY_CHARACTERS:  # one character can become eighteen
+        raise ValueError(f"must have at most {MAX_QUERY_CHARACTERS} characters after NFKC normalisation")
     return text
 
 
@@ -30,9 +36,9 @@ class RetrieveRequest(BaseModel):
 
     query: Annotated[
         str,
-        StringConstraints(strip_whitespace=True, min_length=1, max_length=512),
-        AfterValidator(_refuse_control_characters),
-    ] = Field(description="What the user typed; 1 to 512 characters after trimming.")
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARACTERS),
+        AfterValidator(_check_query),
+    ] = Field(description="What the user typed; 1 to 512 characters after trimming and NFKC normalisation.")
     top_k: int = Field(100, ge=1, le=1_000, description="Most ads wanted.")
     timeout_ms: int | None = Field(
         None, ge=1, le=10_000, description="Time budget from arrival to answer; by default the server's."

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import re
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
 from typing import cast
 
+import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -15,9 +17,11 @@ from artifacts.errors import HlmError
 from service.app import create_app
 from service.errors import StartupError
 from service.release import Release
-from service.routes import DISCONNECT_KEY
+from service.routes import CONNECTION_KEY
 from service.service import Service
 from service.settings import ServerSettings, Settings
+
+UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ def serve(settings: Settings) -> None:
     listener = bind(settings.server)
     config = uvicorn.Config(
         create_app(service := Service(settings)),
-        http=DisconnectProtocol,
+        http=Connection,
         loop="uvloop",
         ws="none",
         lifespan="off",
@@ -43,7 +47,8 @@ def serve(settings: Settings) -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=max(1, settings.server.shutdown_timeout_ms // 1_000),
+        timeout_keep_alive=settings.server.keep_alive_timeout_ms // 1_000,
+        timeout_graceful_shutdown=settings.server.shutdown_timeout_ms / 1e3,  # type: ignore[arg-type]  # only awaited
     )
     server = DrainingServer(config, service)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -52,30 +57,59 @@ def serve(settings: Settings) -> None:
 
 async def _run(server: "DrainingServer", service: Service, listener: socket.socket) -> None:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    loading = asyncio.create_task(service.start())
     try:
-        release = await service.start()
-        _announce(release, listener)
+        await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            release = await loading
+            if not server.should_exit:  # a signal may end it before the release is loaded
+                _announce(release, listener)
         await serving
     except HlmError:
         server.should_exit = True
         await serving
         raise
     finally:
+        loading.cancel()
         await service.stop()
 
 
-class DisconnectProtocol(HttpToolsProtocol):
-    """Tells a waiting request at once that its client went away.
+class Connection(HttpToolsProtocol):
+    """A connection that tells the request in progress at once when its client goes away.
 
     ASGI's own way, awaiting `receive()` beside the answer, costs a task a request; this costs nothing.
     """
 
+    on_loss: Callable[[], None] | None = None
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give up the request that this connection was waiting for, if any."""
+        """Give up the request in progress, if any."""
         super().connection_lost(exc)
-        give_up = cast("Callable[[], None] | None", self.scope.get(DISCONNECT_KEY) if self.scope else None)
-        if give_up is not None:
-            give_up()
+        if self.on_loss is not None:
+            self.on_loss()
+
+    def on_message_begin(self) -> None:
+        """Let the request know its connection; called by the parser."""
+        super().on_message_begin()
+        cast("dict[str, object]", self.scope)[CONNECTION_KEY] = self
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, without the offer to go on in HTTP/2 that Java's client makes with every request.
+
+        The parser would stop at such a header and lose the body (uvicorn #2722); a server may ignore the offer.
+        """
+        head, separator, rest = data.partition(b"\r\n\r\n")
+        if separator and UPGRADE.search(head):
+            data = UPGRADE.sub(b"\r\nX-Upgrade:", head) + separator + rest
+        super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP with a problem document, as everything else is answered."""
+        document = {"type": "invalid_http", "title": "The request is not HTTP", "status": 400, "detail": msg}
+        body = orjson.dumps(document)
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\ncontent-length: {len(body)}"
+        self.transport.write(head.encode() + b"\r\nconnection: close\r\n\r\n" + body)
+        self.transport.close()
 
 
 class DrainingServer(uvicorn.Server):
@@ -95,7 +129,10 @@ class DrainingServer(uvicorn.Server):
     def _drain(self, sig: int) -> None:
         first = not self._service.draining
         self._service.draining = True
-        self.server_state.default_headers.append((b"connection", b"close"))
+        if first:
+            # Clients are to leave before the listener closes. uvicorn renews the second list from the first.
+            self.config.encoded_headers.append((b"connection", b"close"))
+            self.server_state.default_headers.append((b"connection", b"close"))
         if first and sig == signal.SIGTERM and self._service.release is not None:
             grace_s = self._service.settings.server.drain_grace_ms / 1e3
             logger.info("draining: not ready any more, accepting for another %.1f s", grace_s)

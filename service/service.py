@@ -9,7 +9,7 @@ from service.batcher import MicroBatcher
 from service.errors import NotReadyError
 from service.metrics import Metrics
 from service.release import Release, load_release
-from service.retriever import Found, Job, Retriever, make_pipeline
+from service.retriever import Found, Retriever, TokenizedQuery, make_pipeline
 from service.settings import Settings
 
 
@@ -23,7 +23,7 @@ class Service:
         self.draining = False
         self.release: Release | None = None
         self._retriever: Retriever | None = None
-        self._batcher: MicroBatcher[Job, Found] | None = None
+        self._batcher: MicroBatcher[TokenizedQuery, Found] | None = None
 
     @property
     def ready(self) -> bool:
@@ -63,7 +63,7 @@ class Service:
     async def stop(self) -> None:
         """Finish what is queued and end the workers."""
         if self._batcher is not None:
-            await self._batcher.stop()
+            await self._batcher.stop(self.settings.server.shutdown_timeout_ms / 1e3)
 
     def _queued(self) -> int:
         return self._batcher.queued if self._batcher else 0

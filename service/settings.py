@@ -1,11 +1,18 @@
 """The settings of the service: one frozen object, read once at the edge and passed down."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from service.errors import StartupError
 
@@ -34,6 +41,11 @@ class ServerSettings(Section):
     )
     shutdown_timeout_ms: int = Field(
         10_000, ge=0, description="After the grace time: how long requests in flight may take to finish."
+    )
+    keep_alive_timeout_ms: int = Field(
+        75_000,
+        ge=0,
+        description="How long an idle connection is kept; longer than a load balancer keeps its own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
@@ -83,12 +95,12 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
     Raises:
         StartupError: the file cannot be read or a value is wrong; every wrong setting is named.
     """
-    if path is not None and not path.is_file():
-        raise StartupError(f"{path}: no such configuration file")
+    _check_environment()
+    content = {} if path is None else _read_yaml(path)
     try:
-        return _settings_from(path)(**overrides)
-    except yaml.YAMLError as error:
-        raise StartupError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        return _settings_from(content)(**overrides)
+    except SettingsError as error:
+        raise StartupError(f"HLM_ environment variables: {error}") from error
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
@@ -96,7 +108,29 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         raise StartupError(f"{path or 'settings'}: {wrong}") from error
 
 
-def _settings_from(path: Path | None) -> type[Settings]:
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StartupError(f"{path}: no such configuration file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StartupError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise StartupError(f"{path}: expected sections with settings, found {type(content).__name__}")
+    return content
+
+
+def _check_environment() -> None:
+    """Refuse a section that does not exist; the library ignores it, and a misspelt limit with it."""
+    for name in os.environ:
+        section, nested, _ = name.removeprefix("HLM_").partition("__")
+        if name.startswith("HLM_") and nested and section.lower() not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise StartupError(f"{name}: there is no section {section.lower()!r}; expected one of {known}")
+
+
+def _settings_from(content: dict[str, Any]) -> type[Settings]:
     class SettingsFromFile(Settings):
         @classmethod
         def settings_customise_sources(
@@ -107,7 +141,6 @@ def _settings_from(path: Path | None) -> type[Settings]:
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            sources = (init_settings, env_settings)
-            return sources if path is None else (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=path))
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
 
     return SettingsFromFile

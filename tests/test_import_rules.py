@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,10 @@ def test_no_installed_distribution_shadows_our_rooms():
     owners = importlib.metadata.packages_distributions()
     for name in (*ROOMS, *LEAVES, "hlm"):
         assert set(owners.get(name, ["hlm-retrieval"])) == {"hlm-retrieval"}, name
+
+
+def test_the_wheel_takes_every_room_and_module_along():
+    hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
+    rooms = {f"{room}/**/*.py" for room in ROOMS if room != "benchmarks"}
+    modules = {f"{name}.py" for name in (*LEAVES, "hlm")}
+    assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | {"export/data/*"}

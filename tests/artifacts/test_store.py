@@ -179,3 +179,37 @@ def test_a_second_publisher_leaves_a_living_one_alone(tmp_path: Path):
         (first / "file.bin").write_bytes(b"first")
     assert (target / "file.bin").read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_nothing_but_an_artifact_is_replaced(tmp_path: Path, kind: str):
+    target = tmp_path / "thesis"
+    precious = target if kind == "file" else target / "chapter.txt"
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("ten years of work")
+    with pytest.raises(ArtifactError, match="exists and is not an artifact"):
+        publish_example(target)
+    assert precious.read_text() == "ten years of work"
+
+
+def test_an_interrupt_between_the_two_renames_puts_the_old_artifact_back(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        publish_example(artifact, content=b"newer")
+    verify_files(artifact, load_manifest(artifact, Manifest).files)
+    assert [path.name for path in artifact.parent.iterdir()] == ["artifact"]
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused(artifact: Path):
+    (artifact / "stray.bin").write_bytes(b"?")
+    with pytest.raises(ArtifactError, match=r"not listed in manifest\.json"):
+        verify_files(artifact, load_manifest(artifact, Manifest).files)

@@ -37,7 +37,7 @@ class Server:
         if "http://" not in line:
             raise RuntimeError(f"the server did not start: {self.process.communicate()[1]}")
         self.url = "http://" + line.split("http://")[1].split(": ")[0]
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=30, limits=httpx.Limits(max_connections=200))
 
     def retrieve(self, query: str, **fields: object) -> httpx.Response:
         """Ask for ads with a budget that only a hang would miss."""

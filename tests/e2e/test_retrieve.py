@@ -1,6 +1,8 @@
 """A query in, the right ads out, over HTTP, with the real encoder."""
 
 import json
+import re
+import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -130,3 +132,65 @@ def test_metrics_count_what_happened(server: Server):
     assert (server.metric(ok), server.metric(invalid)) == (before[0] + 3, before[1] + 1)
     assert server.metric('hlm_stage_duration_seconds_count{stage="encode"}') == server.metric(ok)
     assert server.metric("hlm_ready") == 1
+
+
+def converse(server: Server, request: bytes) -> bytes:
+    """Send bytes and read until the server closes the connection."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+BODY = b'{"query": "drill", "top_k": 1, "timeout_ms": 10000}'
+
+
+def post(*headers: bytes, body: bytes = BODY) -> bytes:
+    lines = (b"POST /retrieve HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *headers)
+    return b"\r\n".join((*lines, b"", body))
+
+
+def test_the_offer_of_http_2_that_javas_client_makes_is_ignored(server: Server):
+    upgrade = (b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA")
+    answer = converse(server, post(*upgrade, b"Connection: Upgrade, HTTP2-Settings") + post(b"Connection: close"))
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server):
+    ids = [b"a", b"b", b"c"]
+    bodies = [BODY[:-1] + b', "request_id": "%s"}' % name for name in ids]
+    first, second = (post(body=body) for body in bodies[:2])
+    answer = converse(server, first + second + post(b"Connection: close", body=bodies[2]))
+    assert re.findall(rb'"request_id":"(.)"', answer) == ids
+
+
+def test_a_refused_body_ends_the_connection(server: Server):
+    """What is announced is never read, so nothing can follow it."""
+    answer = converse(server, post(b"Expect: 100-continue", body=b" " * 100_000)[:200])
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("length", [b"+5", b"", b"-1", b"5, 6"], ids=["plus", "empty", "negative", "two"])
+def test_what_is_not_http_is_a_problem_document(server: Server, length: bytes):
+    answer = converse(server, b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["type"] == "invalid_http"
+
+
+def test_health_answers_head_requests(server: Server):
+    assert server.client.head("/health/ready").status_code == 200
+    assert server.client.head("/health/live").status_code == 200
+
+
+def test_thousands_of_wrong_fields_make_a_short_document(server: Server):
+    answer = server.client.post("/retrieve", json={"query": "drill"} | {f"unknown{i}": 1 for i in range(3_000)})
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 20
+    assert "and 2980 more" in answer.json()["detail"]
+
+
+def test_a_query_that_normalisation_makes_long_is_refused(server: Server):
+    """U+FDFA becomes eighteen characters."""
+    assert server.retrieve("\ufdfa" * 29).status_code == 422
+    assert server.retrieve("\ufdfa" * 28).status_code == 200

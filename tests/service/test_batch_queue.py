@@ -83,9 +83,16 @@ def test_a_queue_of_dropped_queries_gives_an_empty_batch():
 
 def test_is_full_at_its_bound():
     queue = queue_of(Query(), Query(), bound=3)
-    assert not queue.full
+    assert not queue.full(NOW)
     queue.put(Query())
-    assert queue.full
+    assert queue.full(NOW)
+
+
+def test_what_nobody_waits_for_does_not_make_it_full():
+    alive = Query()
+    queue = queue_of(Query(abandoned=True), alive, Query(deadline=NOW), bound=3)
+    assert not queue.full(NOW)
+    assert queue.take(NOW) == [alive]
 
 
 @given(

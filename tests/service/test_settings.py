@@ -43,9 +43,14 @@ def test_command_line_beats_environment_beats_file_beats_default(config: Path, m
         (RELEASE + "batching: {max_batch_sise: 8}", "batching.max_batch_sise: Extra inputs are not permitted"),
         (RELEASE + "colour: red", "colour: Extra inputs are not permitted"),
         (RELEASE + "server: {port: many}", "server.port: Input should be a valid integer"),
-        ("release: {name: a", "not YAML"),
+        ("release: {name: a", "cannot be read as YAML"),
+        ("just words", "expected sections with settings, found str"),
+        ("1: 2", "expected sections with settings"),
     ],
-    ids=["no release", "out of range", "misspelt setting", "misspelt section", "wrong type", "not YAML"],
+    ids=[
+        *("no release", "out of range", "misspelt setting", "misspelt section", "wrong type"),
+        *("not YAML", "a scalar", "a number as name"),
+    ],
 )
 def test_a_wrong_file_is_one_sentence_that_names_file_and_setting(tmp_path: Path, text: str, message: str):
     path = tmp_path / "wrong.yaml"
@@ -59,6 +64,23 @@ def test_a_wrong_file_is_one_sentence_that_names_file_and_setting(tmp_path: Path
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(StartupError, match=r"nowhere\.yaml: no such configuration file"):
         load_settings(tmp_path / "nowhere.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("HLM_SEVER__PORT", "1", "HLM_SEVER__PORT: there is no section 'sever'"),
+        ("HLM_SERVER__PROT", "1", "server.prot: Extra inputs are not permitted"),
+        ("HLM_SERVER", "8080", "server: Input should be a valid dictionary"),
+    ],
+    ids=["section", "setting", "not a section"],
+)
+def test_a_misspelt_variable_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError, match=message):
+        load_settings(config, {})
 
 
 def test_settings_cannot_be_changed(config: Path):
