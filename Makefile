@@ -9,7 +9,7 @@ ADS ?= var/feeds/samples.jsonl.gz
 PORT ?= 8080
 # By folder and file, so that two feeds called ads.jsonl.gz have an index each.
 FEED := $(patsubst %.jsonl,%,$(patsubst %.gz,%,$(notdir $(ADS))))
-NAME := $(if $(filter var/feeds/samples.jsonl.gz,$(ADS)),samples,$(notdir $(patsubst %/,%,$(dir $(abspath $(ADS)))))-$(FEED))
+NAME ?= $(if $(filter var/feeds/samples.jsonl.gz,$(ADS)),samples,$(notdir $(patsubst %/,%,$(dir $(abspath $(ADS)))))-$(FEED))
 ENCODER := var/encoders/minilm-int8
 
 # One build for all x86-64 CPUs since 2013: a wheel compiled with -march=native dies by SIGILL on an older one.
@@ -51,10 +51,10 @@ endef
 serve: .venv/.complete ## Everything from nothing to a running service: make serve [ADS=feed.jsonl.gz] [PORT=8080]
 	@.venv/bin/hlm export demo --out $(ENCODER) --precision int8
 ifeq ($(ADS),var/feeds/samples.jsonl.gz)
-	@.venv/bin/hlm samples --out $(ADS)
+	@.venv/bin/hlm samples --out '$(ADS)'
 endif
-	@.venv/bin/hlm index build --feed $(ADS) --encoder $(ENCODER) --out var/indexes/$(NAME)
-	@exec .venv/bin/hlm serve --name $(NAME) --encoder $(ENCODER) --index var/indexes/$(NAME) --port $(PORT)
+	@.venv/bin/hlm index build --feed '$(ADS)' --encoder $(ENCODER) --out 'var/indexes/$(NAME)'
+	@exec .venv/bin/hlm serve --name '$(NAME)' --encoder $(ENCODER) --index 'var/indexes/$(NAME)' --port $(PORT)
 
 # --- checks -------------------------------------------------------------------------------------------------------
 

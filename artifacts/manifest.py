@@ -140,7 +140,7 @@ class IndexManifest(Manifest):
 
     kind: Literal["index"] = "index"
     index_version: str
-    """Feed name and first digits of the fingerprint; appears in every answer."""
+    """Feed name and first digits of a hash of all files, so equal versions are equal indexes; in every answer."""
     model_version: str | None
     """Encoder that embedded the ads; None where the feed brought its embeddings."""
     ad_count: int

@@ -31,6 +31,8 @@ class EmbeddingSpace(BaseModel):
 
     @property
     def space_id(self) -> str:
-        """Sixteen hex digits that are equal exactly when the spaces are."""
-        canonical = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        """Sixteen hex digits that are equal exactly when embeddings are comparable."""
+        # A hash of the weights names them by itself; the teacher's name, often a folder's, is then a label.
+        label = {"teacher"} if self.revision.startswith("sha256:") else set()
+        canonical = json.dumps(self.model_dump(exclude=label), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]

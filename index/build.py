@@ -233,7 +233,7 @@ def _manifest(
         space=inputs.space,
         files={},
         tools=tool_versions(_TOOLS),
-        index_version=f"{inputs.feed.name.partition('.')[0]}-{index_key[:8]}",
+        index_version="",  # follows from the files, when they are all there
         model_version=inputs.encoder.manifest.model_version if embedded_here and inputs.encoder else None,
         ad_count=feed.ads,
         hnsw=options.hnsw,
@@ -247,6 +247,9 @@ def _publish(parts: Path, out: Path, manifest: IndexManifest) -> IndexManifest:
     with publish(out) as staging:
         for part in parts.iterdir():
             part.rename(staging / part.name)
-        complete = manifest.model_copy(update={"files": describe_files(staging)})
+        files = describe_files(staging)
+        contents = fingerprint({name: entry.sha256 for name, entry in files.items()})
+        version = f"{manifest.feed.name.partition('.')[0]}-{contents[:8]}"
+        complete = manifest.model_copy(update={"files": files, "index_version": version})
         save_manifest(staging, complete)
     return complete

@@ -1,5 +1,6 @@
 """Reads ad feeds: JSON lines, gzip or not, one bad line never in the way of the good ones."""
 
+import codecs
 import gzip
 import io
 import zlib
@@ -92,6 +93,8 @@ class FeedReader:
         """
         for raw in self._raw_lines():
             self.line_count += 1
+            if self.line_count == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901 - some editors write one
             try:
                 ad = self._parse(raw)
             except ValueError as error:

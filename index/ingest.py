@@ -17,6 +17,10 @@ EmbeddingsFrom = Path | Literal["feed"] | None
 """Where the ads' embeddings come from: a `.npy` beside the feed, the feed's own field, or (None) an encoder."""
 
 
+MAX_BAD_SHARE = 0.5
+"""Of the lines; a feed with more bad lines than good must not replace an index that was built from a good one."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeedContents:
     """The usable ads of a feed."""
@@ -38,7 +42,8 @@ def read_ads(feed: Path, *, sha256: str, embeddings_from: EmbeddingsFrom, dim: i
         strict: stop at the first bad line.
 
     Raises:
-        FeedError: the feed cannot be read to its end, holds no usable ad, or has a bad line and `strict` is set.
+        FeedError: the feed cannot be read to its end, holds no usable ad or more bad lines than good,
+            or has a bad line and `strict` is set.
         EmbeddingError: the `.npy` file does not fit the feed.
     """
     reader = FeedReader(feed, strict=strict)
@@ -57,7 +62,14 @@ def read_ads(feed: Path, *, sha256: str, embeddings_from: EmbeddingsFrom, dim: i
         builder.append(ad.ad_id, ad.columns())
     report = reader.report(sha256=sha256)
     if not lines:
-        raise FeedError(f"{feed}: holds no usable ad in {report.lines} lines; left out: {report.skipped}")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items()) or "it is empty"
+        raise FeedError(
+            f"{feed}: holds no usable ad in {report.lines:,} lines: {reasons}; expected one JSON object a line"
+        )
+    if reader.bad_count > MAX_BAD_SHARE * report.lines:
+        raise FeedError(
+            f"{feed}: {reader.bad_count:,} of {report.lines:,} lines are bad, more than half; is it the right file?"
+        )
     embeddings = None
     if embeddings_from == "feed":
         embeddings = np.frombuffer(embedded, dtype=np.float32).reshape(-1, dim)

@@ -26,6 +26,8 @@ def open_embeddings(path: Path, *, dim: int, line_count: int) -> NDArray[np.floa
         embeddings: NDArray[np.floating] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise EmbeddingError(f"{path}: cannot be read as a .npy array: {error}") from error
+    if not isinstance(embeddings, np.ndarray):
+        raise EmbeddingError(f"{path}: is an archive of arrays where one .npy array is expected")
     if embeddings.dtype not in (np.float16, np.float32):
         raise EmbeddingError(f"{path}: holds {embeddings.dtype} where float16 or float32 is expected")
     if embeddings.shape != (line_count, dim):

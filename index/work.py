@@ -24,7 +24,10 @@ def work_directory(target: Path, fingerprint: str) -> Iterator[Path]:
         BuildError: another process builds the same target.
     """
     work = _path(target)
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"{target}: cannot be built there ({error.strerror})") from error
     with _lock(work, target):
         if not _has_fingerprint(work, fingerprint):
             _clear(work)

@@ -20,6 +20,7 @@ def create_app(service: Service) -> ASGIApp:
         title="hlm-retrieval",
         summary="Sponsored-search retrieval: query text in, ads out.",
         version="1",
+        redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is metrics.py; theirs costs every request
     )
     app.state.service = service

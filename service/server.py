@@ -22,6 +22,9 @@ from service.service import Service
 from service.settings import ServerSettings, Settings
 
 UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+HEADER_TIMEOUT_S = 10.0
+"""How long a request's header may take, and a new connection's first one."""
+MAX_HEADER_BYTES = 65_536
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +84,18 @@ class Connection(HttpToolsProtocol):
     """
 
     on_loss: Callable[[], None] | None = None
+    _header_bytes = 0
+    _waiting_for_header = True
+    _header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for a first request."""
+        super().connection_made(transport)
+        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up the request in progress, if any."""
+        self._header_complete()
         super().connection_lost(exc)
         if self.on_loss is not None:
             self.on_loss()
@@ -91,6 +103,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Let the request know its connection; called by the parser."""
         super().on_message_begin()
+        self._waiting_for_header = True
         cast("dict[str, object]", self.scope)[CONNECTION_KEY] = self
 
     def data_received(self, data: bytes) -> None:
@@ -102,6 +115,28 @@ class Connection(HttpToolsProtocol):
         if separator and UPGRADE.search(head):
             data = UPGRADE.sub(b"\r\nX-Upgrade:", head) + separator + rest
         super().data_received(data)
+        if self._waiting_for_header:
+            self._limit_header(len(data))
+
+    def on_headers_complete(self) -> None:
+        """Stop limiting the header; called by the parser."""
+        self._header_complete()
+        super().on_headers_complete()
+
+    def _limit_header(self, more_bytes: int) -> None:
+        """A header is small and comes at once; what is neither is given up."""
+        self._header_bytes += more_bytes
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self.send_400_response(f"the header has more than {MAX_HEADER_BYTES} bytes")
+        elif self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
+
+    def _header_complete(self) -> None:
+        self._waiting_for_header = False
+        self._header_bytes = 0
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with a problem document, as everything else is answered."""

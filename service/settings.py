@@ -105,7 +105,8 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         wrong = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
         )
-        raise StartupError(f"{path or 'settings'}: {wrong}") from error
+        hint = "" if path else " (give --config, or --name, --encoder and --index)"
+        raise StartupError(f"{path or 'settings'}: {wrong}{hint}") from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -140,6 +140,12 @@ def test_space_ids_are_equal_exactly_when_spaces_are():
         assert SPACE.model_copy(update=change).space_id != SPACE.space_id
 
 
+def test_weights_named_by_their_hash_keep_their_space_when_their_folder_is_renamed():
+    hashed = SPACE.model_copy(update={"revision": "sha256:abc"})
+    assert hashed.space_id == hashed.model_copy(update={"teacher": "moved"}).space_id
+    assert hashed.space_id != hashed.model_copy(update={"revision": "sha256:abd"}).space_id
+
+
 PUBLISH_AND_DIE = """
 import os, pathlib, signal, sys
 from artifacts.store import publish

@@ -194,3 +194,8 @@ def test_a_query_that_normalisation_makes_long_is_refused(server: Server):
     """U+FDFA becomes eighteen characters."""
     assert server.retrieve("\ufdfa" * 29).status_code == 422
     assert server.retrieve("\ufdfa" * 28).status_code == 200
+
+
+def test_an_endless_header_is_refused(server: Server):
+    request = b"POST /retrieve HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 70_000
+    assert converse(server, request).startswith(b"HTTP/1.1 400")

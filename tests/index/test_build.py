@@ -208,16 +208,33 @@ def test_an_encoder_that_gives_nan_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("feed", "message"),
     [
-        (b"", "holds no usable ad in 0 lines"),
-        (b"{}\n[]\n", "holds no usable ad in 2 lines; left out: {'ad_id: field required': 1, 'not a JSON object': 1}"),
+        (b"", "holds no usable ad in 0 lines: it is empty"),
+        (b"{}\n[]\n", "holds no usable ad in 2 lines: 1 ad_id: field required, 1 not a JSON object; expected one JSON"),
+        (b'{"ad_id": "a", "title": "t"}\nx\nx\n', "2 of 3 lines are bad, more than half; is it the right file"),
     ],
-    ids=["empty", "only bad lines"],
+    ids=["empty", "only bad lines", "more bad lines than good"],
 )
 def test_a_feed_without_ads_is_refused(tmp_path: Path, feed: bytes, message: str):
     (tmp_path / "feed.jsonl").write_bytes(feed)
     with pytest.raises(FeedError, match=message):
         build_index(inputs(tmp_path / "feed.jsonl", WordEmbedder()), tmp_path / "out", QUICK)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_byte_order_mark_costs_no_ad(tmp_path: Path):
+    (tmp_path / "feed.jsonl").write_bytes(b'\xef\xbb\xbf{"ad_id": "a", "title": "red shoe"}\n')
+    built = build_index(inputs(tmp_path / "feed.jsonl", WordEmbedder()), tmp_path / "out", QUICK)
+    assert built.manifest.ad_count == 1
+
+
+def test_equal_versions_are_equal_indexes(tmp_path: Path):
+    """A feed below the size of a graph gives the same files each time, and so the same version."""
+    feed = small_feed(tmp_path / "feed.jsonl")
+    first, second = (build_index(inputs(feed, WordEmbedder()), tmp_path / name, QUICK).manifest for name in "ab")
+    (tmp_path / "other.jsonl").write_bytes(feed.read_bytes() + b'{"ad_id": "new", "title": "new ad"}\n')
+    other = build_index(inputs(tmp_path / "other.jsonl", WordEmbedder()), tmp_path / "c", QUICK).manifest
+    assert first.index_version == second.index_version
+    assert first.index_version.split("-")[1] != other.index_version.split("-")[1]
 
 
 def test_a_space_that_is_not_normalised_is_refused(tmp_path: Path):
