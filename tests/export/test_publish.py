@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from artifacts.manifest import EncoderManifest, Precision
 from artifacts.space import EmbeddingSpace
-from artifacts.store import load_manifest
+from artifacts.store import ArtifactError, load_manifest
 from export.onnx_graph import load_checkpoint
 from export.options import ExportOptions
 from export.parity import measure
@@ -144,7 +144,7 @@ def test_a_missed_bound_publishes_nothing_and_keeps_what_was_there(
 
 def test_a_folder_that_is_no_artifact_is_never_replaced(tiny: Path, tmp_path: Path, options: ExportOptions):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ExportError, match="exists and is not an artifact"):
+    with pytest.raises(ArtifactError, match="exists and is not an artifact"):
         export_encoder(resolve(str(tiny)), options, tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
