@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -90,15 +90,30 @@ class AdTable:
     """The ads of an index by row; immutable, and safe to read from several threads."""
 
     def __init__(
-        self, ad_ids: list[str], texts: Mapping[FieldName, TextColumn], numbers: Mapping[FieldName, NDArray[np.float64]]
+        self,
+        ad_ids: Iterable[str],
+        texts: Mapping[FieldName, TextColumn],
+        numbers: Mapping[FieldName, NDArray[np.float64]],
     ) -> None:
         """Take columns of equal length; `AdTableBuilder` and `load` are the usual ways in."""
-        self.ad_ids = ad_ids
+        # As answers carry them, and side by side: strings all over the heap are a cache miss each (docs/experiments.md,
+        # "one request"). The closing quote keeps numpy from cutting an id that ends in NUL.
+        self._json_ids: NDArray[np.bytes_] = np.array([orjson.dumps(ad_id) for ad_id in ad_ids], dtype=np.bytes_)
         self._texts = texts
         self._numbers = numbers
 
     def __len__(self) -> int:
-        return len(self.ad_ids)
+        return len(self._json_ids)
+
+    @property
+    def ad_ids(self) -> list[str]:
+        """The ads' own ids, of all rows."""
+        return [orjson.loads(json_id) for json_id in self._json_ids.tolist()]
+
+    def json_ids(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The ids of some rows as JSON strings, quotes included."""
+        found: list[bytes] = self._json_ids[rows].tolist()
+        return found
 
     def field(self, name: FieldName, rows: NDArray[np.int64]) -> list[Any]:
         """Values of one field, as JSON would have them; None where the feed gave none, or an empty one."""
@@ -136,7 +151,7 @@ class AdTable:
         for name, length in lengths.items():
             if length != ad_count:
                 raise ArtifactError(f"{directory / name}: a column of {length} ads where {ad_count} are expected")
-        return cls([str(value, "utf-8") for value in ids.take(np.arange(ad_count))], texts, numbers)
+        return cls((str(value, "utf-8") for value in ids.take(np.arange(ad_count))), texts, numbers)
 
 
 class AdTableBuilder:

@@ -23,16 +23,20 @@ class FrozenIndex:
     ads: AdTable
     segments: dict[str, Segment]
 
-    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int]) -> list[SearchHits]:
+    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int], *, effort: float = 1.0) -> list[SearchHits]:
         """Find the best ads of each query: embeddings (n, dim), and how many ads each of the n asks for."""
         segment = self.segments[WHOLE]
         answers: dict[int, SearchHits] = {}
         for k in set(top_k):  # one call for all that ask for as many, so that none pays for another's breadth
             positions = [position for position, asked in enumerate(top_k) if asked == k]
-            rows, scores = segment.search(embeddings[positions], k)
+            rows, scores = segment.search(embeddings[positions], k, effort=effort)
             for found, position in enumerate(positions):
                 answers[position] = SearchHits(rows[found], scores[found], self.ads)
         return [answers[position] for position in range(len(top_k))]
+
+    def still_eligible(self, hits: SearchHits) -> SearchHits:
+        """All of them: only ads that may be shown are built into the index, and nothing in it changes."""
+        return hits
 
     def stats(self) -> IndexStats:
         """Counts and sizes."""

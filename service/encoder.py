@@ -31,6 +31,7 @@ class Encoder:
         self.space = space
         self._text = text
         self._query_tokenizer = _open_tokenizer(directory / TOKENIZER_NAME, text.max_query_tokens)
+        self._normalizer = self._query_tokenizer.normalizer
         self._ad_tokenizer = _open_tokenizer(directory / TOKENIZER_NAME, text.max_ad_tokens)
         self._session = EncoderSession(directory / MODEL_NAME, intra_op_threads=intra_op_threads)
 
@@ -45,6 +46,14 @@ class Encoder:
         manifest = load_manifest(directory, EncoderManifest)
         verify_files(directory, manifest.files)
         return cls(directory, manifest.space, manifest.text, intra_op_threads=intra_op_threads), manifest
+
+    def normalize(self, query: str) -> str:
+        """The query as the tokenizer sees it, for example in lower case: queries alike in this have one embedding."""
+        text = unicodedata.normalize(self._text.unicode_form, query)
+        if self._normalizer is None:
+            return text
+        normalized: str = self._normalizer.normalize_str(text)
+        return normalized
 
     def tokenize(self, query: str) -> list[int]:
         """Token ids of one query, prompt and special tokens included, cut at `max_query_tokens`."""

@@ -15,9 +15,13 @@ HlmError
 └─ PipelineError         500 internal_error
 """
 
+import math
 from typing import ClassVar
 
 from artifacts.errors import HlmError
+
+PREDICTED_WAIT_HEADER = "X-HLM-Predicted-Wait-Ms"
+"""How long the answer would have taken, in an `overloaded` one."""
 
 
 class ServiceError(HlmError):
@@ -37,6 +41,13 @@ class RequestError(ServiceError):
     closes_connection: ClassVar[bool] = False
     """Whether the rest of the request is left unread, so that no other can follow it."""
     retry_after_s: int | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Header fields of the answer beyond those of its body."""
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.closes_connection:
+            headers["Connection"] = "close"
+        return headers
 
     def details(self) -> dict[str, object]:
         """Members of the problem document beyond the standard ones."""
@@ -78,13 +89,18 @@ class InvalidRequestError(RequestError):
 
 
 class Overloaded(RequestError):  # noqa: N818 - a state the caller must know, not a fault
-    """More work is queued than may wait."""
+    """There is more work than can be done within the time budget, or than may wait."""
 
     status, problem, title = 503, "overloaded", "The service is overloaded"
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+    def __init__(self, message: str, predicted_wait_s: float) -> None:
+        super().__init__(f"{message}: about {predicted_wait_s * 1e3:.0f} ms")
+        self.retry_after_s = max(1, math.ceil(predicted_wait_s))
+        self.predicted_wait_s = predicted_wait_s
+
+    def headers(self) -> dict[str, str]:
+        """When to come back, and how long the answer would have taken."""
+        return super().headers() | {PREDICTED_WAIT_HEADER: str(math.ceil(self.predicted_wait_s * 1e3))}
 
 
 class NotReadyError(RequestError):

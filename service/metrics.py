@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +17,8 @@ from prometheus_client import (
 from prometheus_client import Info as InfoMetric
 
 from artifacts.store import tool_versions
+from service.admission import StepName
+from service.cost import BatchCost
 from service.release import Release
 
 LATENCY_EDGES_S = (
@@ -70,6 +73,16 @@ class Metrics:
         self._incomplete = Counter(
             "hlm_incomplete_answers", "Answers with fewer ads than were asked for.", registry=self.registry
         )
+        degraded = Counter("hlm_degraded_answers", "Answers made cheaper, by step.", ["step"], registry=self.registry)
+        self._degraded = {step: degraded.labels(step) for step in get_args(StepName)}
+        lookups = Counter("hlm_cache_lookups", "Lookups in a cache.", ["cache", "result"], registry=self.registry)
+        self._lookups = {
+            (cache, hit): lookups.labels(cache, "hit" if hit else "miss")
+            for cache in ("embedding", "result")
+            for hit in (True, False)
+        }
+        self._cache_bytes = Gauge("hlm_cache_bytes", "Held by the embedding cache.", registry=self.registry)
+        self._cache_entries = Gauge("hlm_cache_entries", "Embeddings in the embedding cache.", registry=self.registry)
         self._batch_size = Histogram(
             "hlm_batch_size", "Queries in a batch.", buckets=BATCH_SIZE_EDGES, registry=self.registry
         )
@@ -112,9 +125,20 @@ class Metrics:
             }
         )
 
-    def answered(self, times: StageTimes, *, complete: bool) -> None:
-        """A request got its ads."""
+    def observe_cache(self, held_bytes: Callable[[], int], entries: Callable[[], int]) -> None:
+        """Read these gauges when they are scraped."""
+        self._cache_bytes.set_function(held_bytes)
+        self._cache_entries.set_function(entries)
+
+    def looked_up(self, cache: str, *, hit: bool) -> None:
+        """A cache, `embedding` or `result`, was asked."""
+        self._lookups[cache, hit].inc()
+
+    def answered(self, times: StageTimes, *, complete: bool, steps: Sequence[StepName] = ()) -> None:
+        """A request got its ads; `steps` are those that made the answer cheaper."""
         self._outcomes["ok"].inc()
+        for step in steps:
+            self._degraded[step].inc()
         for stage, observer in self._stages.items():
             observer.observe(getattr(times, stage))
         if not complete:
@@ -124,12 +148,13 @@ class Metrics:
         """A request got no ads; `outcome` is one of `OUTCOMES`."""
         self._outcomes[outcome].inc()
 
-    def batch_ran(self, lengths: Sequence[int]) -> None:
-        """A worker ran a batch of queries with these token counts."""
-        padded = max(lengths) * len(lengths)
-        self._batch_size.observe(len(lengths))
-        self._batch_tokens.observe(padded)
-        self._batch_padding.observe(1 - sum(lengths) / padded)
+    def batch_ran(self, batch: BatchCost) -> None:
+        """A worker ran a batch."""
+        padded = batch.padded_tokens
+        if padded:
+            self._batch_size.observe(len(batch.lengths))
+            self._batch_tokens.observe(padded)
+            self._batch_padding.observe(1 - sum(batch.lengths) / padded)
 
 
 SERVING_TOOLS = (

@@ -2,29 +2,20 @@
 
 import asyncio
 import logging
-import re
 import signal
 import socket
-from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import cast
 
-import orjson
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from artifacts.errors import HlmError
 from service.app import create_app
+from service.connection import Connection
 from service.errors import StartupError
 from service.release import Release
-from service.routes import CONNECTION_KEY
 from service.service import Service
 from service.settings import ServerSettings, Settings
-
-UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
-HEADER_TIMEOUT_S = 10.0
-"""How long a request's header may take, and a new connection's first one."""
-MAX_HEADER_BYTES = 65_536
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +31,10 @@ def serve(settings: Settings) -> None:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and stop messages; ours say more
     listener = bind(settings.server)
+    service = Service(settings)
     config = uvicorn.Config(
-        create_app(service := Service(settings)),
-        http=Connection,
+        create_app(service),
+        http=partial(Connection, service),  # type: ignore[arg-type]  # only called
         loop="uvloop",
         ws="none",
         lifespan="off",
@@ -75,76 +67,6 @@ async def _run(server: "DrainingServer", service: Service, listener: socket.sock
     finally:
         loading.cancel()
         await service.stop()
-
-
-class Connection(HttpToolsProtocol):
-    """A connection that tells the request in progress at once when its client goes away.
-
-    ASGI's own way, awaiting `receive()` beside the answer, costs a task a request; this costs nothing.
-    """
-
-    on_loss: Callable[[], None] | None = None
-    _header_bytes = 0
-    _waiting_for_header = True
-    _header_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for a first request."""
-        super().connection_made(transport)
-        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Give up the request in progress, if any."""
-        self._header_complete()
-        super().connection_lost(exc)
-        if self.on_loss is not None:
-            self.on_loss()
-
-    def on_message_begin(self) -> None:
-        """Let the request know its connection; called by the parser."""
-        super().on_message_begin()
-        self._waiting_for_header = True
-        cast("dict[str, object]", self.scope)[CONNECTION_KEY] = self
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes, without the offer to go on in HTTP/2 that Java's client makes with every request.
-
-        The parser would stop at such a header and lose the body (uvicorn #2722); a server may ignore the offer.
-        """
-        head, separator, rest = data.partition(b"\r\n\r\n")
-        if separator and UPGRADE.search(head):
-            data = UPGRADE.sub(b"\r\nX-Upgrade:", head) + separator + rest
-        super().data_received(data)
-        if self._waiting_for_header:
-            self._limit_header(len(data))
-
-    def on_headers_complete(self) -> None:
-        """Stop limiting the header; called by the parser."""
-        self._header_complete()
-        super().on_headers_complete()
-
-    def _limit_header(self, more_bytes: int) -> None:
-        """A header is small and comes at once; what is neither is given up."""
-        self._header_bytes += more_bytes
-        if self._header_bytes > MAX_HEADER_BYTES:
-            self.send_400_response(f"the header has more than {MAX_HEADER_BYTES} bytes")
-        elif self._header_timer is None:
-            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
-
-    def _header_complete(self) -> None:
-        self._waiting_for_header = False
-        self._header_bytes = 0
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP with a problem document, as everything else is answered."""
-        document = {"type": "invalid_http", "title": "The request is not HTTP", "status": 400, "detail": msg}
-        body = orjson.dumps(document)
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\ncontent-length: {len(body)}"
-        self.transport.write(head.encode() + b"\r\nconnection: close\r\n\r\n" + body)
-        self.transport.close()
 
 
 class DrainingServer(uvicorn.Server):

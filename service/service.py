@@ -6,10 +6,13 @@ import gc
 from cores import usable_cores
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
+from service.cache import EmbeddingCache
 from service.errors import NotReadyError
+from service.exchange import OnDone, Origin
 from service.metrics import Metrics
+from service.pipeline import Found, Query, make_pipeline
 from service.release import Release, load_release
-from service.retriever import Found, Retriever, TokenizedQuery, make_pipeline
+from service.retriever import Retriever, Work
 from service.settings import Settings
 
 
@@ -19,27 +22,32 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.metrics.observe_state(self._queued, self._running, lambda: self.ready)
         self.draining = False
         self.release: Release | None = None
-        self._retriever: Retriever | None = None
-        self._batcher: MicroBatcher[TokenizedQuery, Found] | None = None
+        batching = settings.batching
+        workers = usable_cores() if batching.workers is None else batching.workers
+        embeddings = EmbeddingCache(settings.cache.embedding_bytes)
+        self.batcher: MicroBatcher[Query, Found] = MicroBatcher(
+            make_pipeline(embeddings),
+            BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size),
+            workers,
+            run_alone_on_loop=workers == 1,
+            on_batch=self.metrics.batch_ran,
+        )
+        self._retriever = Retriever(settings, self._choose, self.batcher, embeddings, self.metrics)
+        self.metrics.observe_state(
+            lambda: self.batcher.queued, lambda: self.batcher.running_batches, lambda: self.ready
+        )
+        self.metrics.observe_cache(lambda: embeddings.bytes, lambda: len(embeddings))
 
     @property
     def ready(self) -> bool:
         """Whether a load balancer should send requests here."""
-        return not self.draining and self._batcher is not None and self._batcher.alive
+        return not self.draining and self.release is not None and self.batcher.alive
 
-    @property
-    def retriever(self) -> Retriever:
-        """What answers requests; also while draining, since callers learn of a drain with delay.
-
-        Raises:
-            NotReadyError: nothing is loaded yet.
-        """
-        if self._retriever is None:
-            raise NotReadyError("the release is still being loaded")
-        return self._retriever
+    def handle(self, body: bytes, origin: Origin, on_done: OnDone) -> Work | None:
+        """Answer one `POST /retrieve`, also while draining, since callers learn of a drain with delay."""
+        return self._retriever.handle(body, origin, on_done)
 
     async def start(self) -> Release:
         """Load, verify and warm up the release beside the running event loop, then take requests.
@@ -47,13 +55,9 @@ class Service:
         Raises:
             HlmError: the release cannot be served.
         """
-        batching = self.settings.batching
-        release = await asyncio.to_thread(load_release, self.settings.release, (1, batching.max_batch_size))
-        policy = BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size)
-        workers = usable_cores() if batching.workers is None else batching.workers
-        self._batcher = MicroBatcher(make_pipeline(release, self.metrics), policy, workers)
-        self._batcher.start()
-        self._retriever = Retriever(release, self._batcher, self.metrics)
+        batch_sizes = (1, self.settings.batching.max_batch_size)
+        release = await asyncio.to_thread(load_release, self.settings.release, batch_sizes)
+        self.batcher.start()
         self.release = release
         gc.collect()
         gc.freeze()  # what a release consists of stays: later collections need not walk it
@@ -62,11 +66,10 @@ class Service:
 
     async def stop(self) -> None:
         """Finish what is queued and end the workers."""
-        if self._batcher is not None:
-            await self._batcher.stop(self.settings.server.shutdown_timeout_ms / 1e3)
+        if self.release is not None:
+            await self.batcher.stop(self.settings.server.shutdown_timeout_ms / 1e3)
 
-    def _queued(self) -> int:
-        return self._batcher.queued if self._batcher else 0
-
-    def _running(self) -> int:
-        return self._batcher.running_batches if self._batcher else 0
+    def _choose(self, request_id: str, asked: str | None) -> Release:  # noqa: ARG002
+        if self.release is None:
+            raise NotReadyError("the release is still being loaded")
+        return self.release

@@ -14,6 +14,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from service.admission import StepName
 from service.errors import StartupError
 
 
@@ -57,9 +58,43 @@ class BatchingSettings(Section):
     max_batch_tokens: int = Field(
         1_024, ge=1, description="Most tokens in a batch after padding; a longer query goes alone."
     )
-    max_queue_size: int = Field(256, ge=1, description="Most queries waiting; one more is refused as overloaded.")
+    max_queue_size: int = Field(
+        512, ge=2, description="Most queries waiting; a caller may hold as many places as it leaves free."
+    )
     workers: int | None = Field(
         None, ge=1, le=256, description="Threads that encode and search; by default the usable cores."
+    )
+
+
+class CacheSettings(Section):
+    """What is kept of earlier requests."""
+
+    embedding_bytes: int = Field(
+        67_108_864, ge=0, description="Memory for query embeddings, about 2 KB each at dim 384; 0 turns it off."
+    )
+    result_ttl_ms: int = Field(0, ge=0, le=60_000, description="How long a whole result is used again; 0 turns it off.")
+
+
+class StepSettings(Section):
+    """A way to answer more cheaply under pressure."""
+
+    name: StepName = Field(description="What is done.")
+    at_pressure: float = Field(gt=0, le=1, description="From which pressure on.")
+
+
+class OverloadSettings(Section):
+    """How answers get cheaper before any is refused."""
+
+    steps: tuple[StepSettings, ...] = Field(
+        (
+            StepSettings(name="smaller_ef_search", at_pressure=0.5),
+            StepSettings(name="cached_only", at_pressure=0.9),
+        ),
+        description="From which pressure on, that is predicted wait by time budget, which step is in force. "
+        "`smaller_ef_search` searches less of the graph; `cached_only` refuses queries whose embedding is not cached.",
+    )
+    smaller_ef_search_share: float = Field(
+        0.6, gt=0, le=1, description="What `smaller_ef_search` leaves of the index's `ef_search`."
     )
 
 
@@ -82,6 +117,8 @@ class Settings(BaseSettings):
     release: ReleaseSettings
     server: ServerSettings = ServerSettings()
     batching: BatchingSettings = BatchingSettings()
+    cache: CacheSettings = CacheSettings()
+    overload: OverloadSettings = OverloadSettings()
     limits: LimitsSettings = LimitsSettings()
 
 
