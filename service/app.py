@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import routes
+from service import offline, routes
 from service.errors import PipelineError, RequestError
 from service.service import Service
 
@@ -25,6 +25,7 @@ def create_app(service: Service) -> ASGIApp:
     )
     app.state.service = service
     app.include_router(routes.router)
+    app.include_router(offline.router)
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     return ShortCut(service, app)

@@ -17,9 +17,9 @@ WARM_UP_QUERY = "warm up"
 WARM_UP_TOP_K = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Release:
-    """Encoder and index that belong together; every answer names all three versions."""
+    """Encoder and index that belong together; every answer names all three versions. Equal to itself alone."""
 
     name: str
     encoder: Encoder

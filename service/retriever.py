@@ -12,8 +12,10 @@ from service.answer import to_json
 from service.batcher import MicroBatcher
 from service.errors import ClientGone, DeadlineExceeded
 from service.metrics import Metrics, StageTimes
+from service.monitor import RecallMonitor
 from service.release import Release
 from service.schemas import RetrieveRequest
+from service.shadow import Shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,13 @@ class Connection(Protocol):
 class Retriever:
     """Answers requests from one release."""
 
-    def __init__(self, release: Release, batcher: MicroBatcher[TokenizedQuery, Found], metrics: Metrics) -> None:
+    def __init__(
+        self, release: Release, batcher: MicroBatcher[TokenizedQuery, Found], metrics: Metrics, shadow: Shadow
+    ) -> None:
         self._release = release
         self._batcher = batcher
         self._metrics = metrics
+        self._shadow = shadow
 
     async def retrieve(
         self,
@@ -96,6 +101,7 @@ class Retriever:
             total=perf_counter() - arrived,
         )
         self._metrics.answered(times, complete=len(found.hits.rows) == request.top_k)
+        self._shadow.offer(request.query, request.top_k, self._release, found.hits)
         return to_json(request, self._release, found.hits, found.columns, times)
 
 
@@ -108,7 +114,9 @@ def _give_up(future: "asyncio.Future[Found]") -> None:
         future.set_exception(ClientGone("the connection was closed"))
 
 
-def make_pipeline(release: Release, metrics: Metrics) -> Callable[[Sequence[TokenizedQuery]], list[Found]]:
+def make_pipeline(
+    release: Release, metrics: Metrics, monitor: RecallMonitor
+) -> Callable[[Sequence[TokenizedQuery]], list[Found]]:
     """The function that a batch worker runs: encode all, then search all."""
 
     def run(queries: Sequence[TokenizedQuery]) -> list[Found]:
@@ -118,6 +126,8 @@ def make_pipeline(release: Release, metrics: Metrics) -> Callable[[Sequence[Toke
         hits = release.ad_index.search(embeddings, [query.top_k for query in queries])
         searched = perf_counter()
         metrics.batch_ran([len(query.token_ids) for query in queries])
+        for embedding, one in zip(embeddings, hits, strict=True):
+            monitor.offer(release, embedding, one)
         return [
             Found(one, _columns(one, query.fields), started, encoded - started, searched - encoded)
             for one, query in zip(hits, queries, strict=True)

@@ -14,21 +14,18 @@ from starlette.types import Receive, Scope
 from service.errors import (
     BodyTooLargeError,
     ClientGone,
-    InvalidJsonError,
-    InvalidRequestError,
     RequestError,
     SlowBodyError,
 )
 from service.retriever import Connection
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse
 from service.service import Service
+from service.validation import refusal_of
 
 CONNECTION_KEY = "hlm.connection"
 """Where the request's scope keeps the `service.server.Connection` that it came by."""
 BODY_TIMEOUT_S = 10.0
 """The longest `timeout_ms` there is; it is in the body, so until that is read nothing else limits the wait."""
-MOST_ERRORS = 20
-MOST_NAME_CHARACTERS = 64
 
 JSON = "application/json"
 
@@ -40,10 +37,10 @@ def service_of(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-_PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
+PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": RetrieveResponse},
-    **dict.fromkeys((400, 413, 422, 500, 503, 504), _PROBLEM),
+    **dict.fromkeys((400, 413, 422, 500, 503, 504), PROBLEM),
 }
 _REQUEST_BODY = {
     "required": True,
@@ -118,16 +115,7 @@ def parse_request(body: bytes) -> RetrieveRequest:
     try:
         return RetrieveRequest.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
-        raise InvalidJsonError(found[0]["msg"])
-    errors = [{"field": _field(item["loc"]), "message": item["msg"]} for item in found[:MOST_ERRORS]]
-    more = f"; and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
-    raise InvalidRequestError("; ".join(f"{item['field']}: {item['message']}" for item in errors) + more, errors)
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)[:MOST_NAME_CHARACTERS] or "body"
+        raise refusal_of(error) from error
 
 
 @router.get("/health/live", summary="Whether the process is alive")

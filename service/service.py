@@ -7,10 +7,14 @@ from cores import usable_cores
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.errors import NotReadyError
+from service.low_lane import LowLane
 from service.metrics import Metrics
+from service.monitor import RecallMonitor
+from service.offline_retriever import OfflineRetriever
 from service.release import Release, load_release
 from service.retriever import Found, Retriever, TokenizedQuery, make_pipeline
 from service.settings import Settings
+from service.shadow import Shadow
 
 
 class Service:
@@ -22,6 +26,10 @@ class Service:
         self.metrics.observe_state(self._queued, self._running, lambda: self.ready)
         self.draining = False
         self.release: Release | None = None
+        self.low_lane = LowLane(self.metrics.lane)
+        self.offline = OfflineRetriever(self.low_lane, self.metrics.lane, settings.limits.max_batch_requests)
+        self.monitor = RecallMonitor(self.low_lane, self.metrics.lane, settings.monitor.recall_sample_share)
+        self.shadow = Shadow(self.low_lane, self.metrics.lane, settings.monitor.compare_sample_share)
         self._retriever: Retriever | None = None
         self._batcher: MicroBatcher[TokenizedQuery, Found] | None = None
 
@@ -51,10 +59,12 @@ class Service:
         release = await asyncio.to_thread(load_release, self.settings.release, (1, batching.max_batch_size))
         policy = BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size)
         workers = usable_cores() if batching.workers is None else batching.workers
-        self._batcher = MicroBatcher(make_pipeline(release, self.metrics), policy, workers)
+        self._batcher = MicroBatcher(make_pipeline(release, self.metrics, self.monitor), policy, workers)
         self._batcher.start()
-        self._retriever = Retriever(release, self._batcher, self.metrics)
+        self.low_lane.start()
+        self._retriever = Retriever(release, self._batcher, self.metrics, self.shadow)
         self.release = release
+        self.monitor.serve(release)
         gc.collect()
         gc.freeze()  # what a release consists of stays: later collections need not walk it
         self.metrics.release_loaded(release)
@@ -64,6 +74,7 @@ class Service:
         """Finish what is queued and end the workers."""
         if self._batcher is not None:
             await self._batcher.stop(self.settings.server.shutdown_timeout_ms / 1e3)
+            await self.low_lane.stop(self.settings.server.shutdown_timeout_ms / 1e3)
 
     def _queued(self) -> int:
         return self._batcher.queued if self._batcher else 0
