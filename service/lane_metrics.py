@@ -50,7 +50,13 @@ class LaneMetrics:
             ["release"],
             registry=registry,
         )
-        self._score_difference = Histogram(
+        self._mean_difference = Gauge(
+            "hlm_release_mean_score_difference",
+            "Mean of hlm_release_score_difference over the last compared queries.",
+            ["release"],
+            registry=registry,
+        )
+        self._differences = Histogram(
             "hlm_release_score_difference",
             "Mean score of a canary's or shadow's top ads less that of stable's.",
             ["release"],
@@ -86,12 +92,16 @@ class LaneMetrics:
         self._recall.labels(release, k).set(mean)
         self._recall_samples.labels(release, k).inc()
 
-    def release_compared(self, release: str, score_difference: float, encode_s: float, search_s: float) -> None:
+    def release_compared(self, release: str, encode_s: float, search_s: float) -> None:
         """A canary or shadow answered a query that stable had answered."""
         self._compared.labels(release).inc()
-        self._score_difference.labels(release).observe(score_difference)
         self._compared_seconds.labels(release, "encode").observe(encode_s)
         self._compared_seconds.labels(release, "search").observe(search_s)
+
+    def score_difference_measured(self, release: str, difference: float, mean: float) -> None:
+        """How much higher its top ads scored than stable's, and the mean of that of the last compared queries."""
+        self._differences.labels(release).observe(difference)
+        self._mean_difference.labels(release).set(mean)
 
     def overlap_measured(self, release: str, k: int, mean: float) -> None:
         """How much of stable's top k it found, as the mean of the last compared queries."""
@@ -107,8 +117,8 @@ class LaneMetrics:
         """Remove what was compared of a retired release."""
         for k in ks:
             _remove(self._overlap, release, str(k))
-        _remove(self._compared, release)
-        _remove(self._score_difference, release)
+        for family in (self._compared, self._differences, self._mean_difference):
+            _remove(family, release)
         for stage in COMPARED_STAGES:
             _remove(self._compared_seconds, release, stage)
 
