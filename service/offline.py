@@ -10,20 +10,21 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import NotReadyError, RequestError
 from service.offline_retriever import Place
-from service.routes import JSON, PROBLEM, read_body, service_of
-from service.schemas import OfflineRequest, RetrieveResponse
+from service.routes import JSON, read_body, service_of
+from service.schemas import OfflineRequest, Problem, RetrieveResponse
 from service.service import Service
 
 NDJSON = "application/x-ndjson"
 
 router = APIRouter()
 
+_PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A line for each query, in their order: an answer or a problem, with its `position`.",
         "content": {NDJSON: {"schema": RetrieveResponse.model_json_schema()}},
     },
-    **dict.fromkeys((400, 408, 413, 422, 503), PROBLEM),
+    **dict.fromkeys((400, 408, 413, 422, 503), _PROBLEM),
 }
 _REQUEST_BODY = {"required": True, "content": {JSON: {"schema": OfflineRequest.model_json_schema()}}}
 

@@ -37,10 +37,10 @@ def service_of(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
-PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
+_PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"model": RetrieveResponse},
-    **dict.fromkeys((400, 413, 422, 500, 503, 504), PROBLEM),
+    **dict.fromkeys((400, 413, 422, 500, 503, 504), _PROBLEM),
 }
 _REQUEST_BODY = {
     "required": True,

@@ -29,7 +29,7 @@ class Service:
         self.low_lane = LowLane(self.metrics.lane)
         self.offline = OfflineRetriever(self.low_lane, self.metrics.lane, settings.limits.max_batch_requests)
         self.monitor = RecallMonitor(self.low_lane, self.metrics.lane, settings.monitor.recall_sample_share)
-        self.shadow = Shadow(self.low_lane, self.metrics.lane, settings.monitor.compare_sample_share)
+        self.shadow = Shadow(self.low_lane, self.metrics.lane)
         self._retriever: Retriever | None = None
         self._batcher: MicroBatcher[TokenizedQuery, Found] | None = None
 

@@ -82,8 +82,8 @@ class MonitorSettings(Section):
     recall_sample_share: float = Field(
         0.001, ge=0, le=1, description="Share of live queries that are also searched exactly, for `hlm_ann_recall`."
     )
-    compare_sample_share: float = Field(
-        0.01, ge=0, le=1, description="Share of stable's queries that canary and shadow get a copy of."
+    canary_sample_share: float = Field(
+        0.01, ge=0, le=1, description="Share of stable's queries on which a canary is compared with it."
     )
 
 

@@ -1,7 +1,7 @@
 """Releases beside stable: they get a copy of some of its queries in the low lane, never answer, and are compared."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import thread_time
 
@@ -19,8 +19,9 @@ LAST_COMPARED = 200
 
 @dataclass(slots=True, eq=False)
 class _Seen:
-    """What was seen of one release, over the last queries."""
+    """Which queries one release gets, and what was seen of the last of them."""
 
+    sampler: Sampler
     overlaps: dict[int, RollingMean] = field(
         default_factory=lambda: {k: RollingMean(LAST_COMPARED) for k in OVERLAP_KS}
     )
@@ -34,26 +35,28 @@ class Shadow:
     no others, and each costs one more search instead of two.
     """
 
-    def __init__(self, lane: LowLane, metrics: LaneMetrics, share: float, seed: int = 1) -> None:
-        """Sample a share (0 to 1) of the answers that are offered."""
+    def __init__(self, lane: LowLane, metrics: LaneMetrics, seed: int = 1) -> None:
         self._lane = lane
         self._metrics = metrics
-        self._sampler = Sampler(share, seed)
+        self._seed = seed
         self._seen: dict[Release, _Seen] = {}
 
-    def compare(self, releases: Sequence[Release]) -> None:
-        """Compare these releases from now on, and forget those that are not among them."""
-        before = self._seen
-        self._seen = {release: before.get(release) or _Seen() for release in releases}
-        for name in {release.name for release in before} - {release.name for release in releases}:
+    def compare(self, shares: Mapping[Release, float]) -> None:
+        """Compare these releases from now on, each on its share (0 to 1) of stable's queries, and forget all others."""
+        seen = {}
+        for release, share in shares.items():
+            sampler = Sampler(share, self._seed)
+            known = self._seen.get(release)
+            seen[release] = _Seen(sampler) if known is None else replace(known, sampler=sampler)
+        before, self._seen = self._seen, seen
+        for name in {release.name for release in before} - {release.name for release in shares}:
             self._metrics.forget_comparison(name, OVERLAP_KS)
 
     def offer(self, query: str, top_k: int, stable_release: Release, stable_hits: SearchHits) -> None:
         """Take one of stable's answers into consideration; from any thread."""
-        if self._seen and self._sampler.picks():
-            for release in self._seen:
-                if release is not stable_release:
-                    self._lane.offer(partial(self._compare, release, query, top_k, stable_hits))
+        for release, seen in self._seen.items():
+            if release is not stable_release and seen.sampler.picks():
+                self._lane.offer(partial(self._compare, release, query, top_k, stable_hits))
 
     def _compare(self, release: Release, query: str, top_k: int, stable_hits: SearchHits) -> None:
         started = thread_time()  # not the clock: in this lane that tells of the load, not of the release

@@ -34,7 +34,7 @@ def lane() -> LaneByHand:
 
 @pytest.fixture
 def shadow(lane: LaneByHand) -> Shadow:
-    return Shadow(lane.lane, lane.metrics, share=1)
+    return Shadow(lane.lane, lane.metrics)
 
 
 def answer(release: Release):
@@ -53,7 +53,7 @@ def best(release: Release) -> list[tuple[float, str]]:
 
 
 def test_a_release_like_stable_agrees_with_it_entirely(shadow, lane, stable, indexes):
-    shadow.compare([release_of("twin", indexes[0])])
+    shadow.compare({release_of("twin", indexes[0]): 1})
     shadow.offer(QUERY, TOP_K, stable, answer(stable))
     lane.run_all()
     assert lane.value("hlm_release_overlap", release="twin", k=10) == 1
@@ -68,7 +68,7 @@ def test_overlap_and_score_difference_are_those_of_the_two_answers(shadow, lane,
     ours, theirs = best(stable), best(smaller)
     expected = len({ad for _, ad in ours[:100]} & {ad for _, ad in theirs[:100]}) / 100
     assert 0.3 < expected < 0.9  # otherwise this shows nothing
-    shadow.compare([smaller])
+    shadow.compare({smaller: 1})
     shadow.offer(QUERY, TOP_K, stable, answer(stable))
     lane.run_all()
     assert lane.value("hlm_release_overlap", release="smaller", k=100) == pytest.approx(expected, abs=0.021)
@@ -78,13 +78,21 @@ def test_overlap_and_score_difference_are_those_of_the_two_answers(shadow, lane,
 
 def test_nothing_is_compared_with_itself_or_while_there_is_nothing_beside_stable(shadow, lane, stable):
     shadow.offer(QUERY, TOP_K, stable, answer(stable))
-    shadow.compare([stable])
+    shadow.compare({stable: 1})
     shadow.offer(QUERY, TOP_K, stable, answer(stable))
     assert lane.jobs == []
 
 
+def test_each_release_gets_its_own_share(shadow, lane, stable, smaller, indexes):
+    shadow.compare({smaller: 0.1, release_of("twin", indexes[0]): 0.5})
+    hits = answer(stable)
+    for _ in range(1_000):
+        shadow.offer(QUERY, TOP_K, stable, hits)
+    assert len(lane.jobs) == pytest.approx(600, abs=100)
+
+
 def test_canary_and_shadow_are_compared_side_by_side(shadow, lane, stable, smaller, indexes):
-    shadow.compare([smaller, release_of("twin", indexes[0])])
+    shadow.compare({smaller: 1, release_of("twin", indexes[0]): 1})
     shadow.offer(QUERY, TOP_K, stable, answer(stable))
     lane.run_all()
     assert lane.value("hlm_release_compared_queries_total", release="smaller") == 1
@@ -95,11 +103,11 @@ def test_a_release_that_is_compared_no_more_leaves_no_series_and_one_that_is_kee
     shadow, lane, stable, smaller, indexes
 ):
     twin = release_of("twin", indexes[0])
-    shadow.compare([smaller, twin])
+    shadow.compare({smaller: 1, twin: 1})
     shadow.offer(QUERY, TOP_K, stable, answer(stable))
     lane.run_all()
     shadow.offer(QUERY, TOP_K, stable, answer(stable))
-    shadow.compare([twin])
+    shadow.compare({twin: 1})
     lane.run_all()
     names = {sample.labels.get("release") for family in lane.registry.collect() for sample in family.samples}
     assert "twin" in names
@@ -109,7 +117,7 @@ def test_a_release_that_is_compared_no_more_leaves_no_series_and_one_that_is_kee
 
 def test_short_answers_have_an_overlap_at_the_k_that_they_reach(shadow, lane, stable, indexes):
     twin = release_of("twin", indexes[0])
-    shadow.compare([twin])
+    shadow.compare({twin: 1})
     embedding = stable.encoder.encode([stable.encoder.tokenize(QUERY)])
     shadow.offer(QUERY, 20, stable, stable.ad_index.search(embedding, [20])[0])
     lane.run_all()
