@@ -67,11 +67,11 @@ async def retrieve_batch(request: Request) -> Response:
 
 async def _answer(service: Service, request: Request, place: Place) -> Response:
     arrived = perf_counter()
-    body = await read_body(request.scope, request.receive, service.settings.limits.max_batch_body_bytes)
-    wanted = await service.offline.parse(body)
-    release = service.release
+    release = service.release  # all lines come from this one, whatever is served by the time of the last
     if release is None:
         raise NotReadyError("the release is still being loaded")
+    body = await read_body(request.scope, request.receive, service.settings.limits.max_batch_body_bytes)
+    wanted = await service.offline.parse(body)
 
     def ended() -> None:
         service.metrics.lane.offline_request("cancelled" if place.remaining else "ok")

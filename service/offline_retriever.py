@@ -111,7 +111,8 @@ class OfflineRetriever:
                 ready = list(itertools.takewhile(lines.__contains__, range(done, count)))
                 done += len(ready)
                 place.remaining = count - done
-                yield b"".join(map(lines.pop, ready))
+                if ready:
+                    yield b"".join(map(lines.pop, ready))
         except DeadlineExceeded as error:
             left = [position for position in range(done, count) if position not in lines]
             self._metrics.offline_queries(error.problem, len(left))
