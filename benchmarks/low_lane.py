@@ -38,10 +38,10 @@ TIMEOUT_MS = 10_000
 CALLERS = 2
 CONNECTIONS = 64
 
-_NORMAL = "import service.low_lane as lane; lane.lower_own_priority = lambda: 'normal priority'\n"
+_NORMAL = "import service.low_lane as lane; lane.lower_own_priority = lambda: None\n"
 _NICE = (
     "import os, threading, service.low_lane as lane\n"
-    "lane.lower_own_priority = lambda: os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19) or 'nice 19'\n"
+    "lane.lower_own_priority = lambda: os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)\n"
 )
 _SWITCH = "import sys; sys.setswitchinterval(0.0005)\n"
 _NO_BREATH = "import service.offline_retriever as offline; offline.breathe = lambda: None\n"

@@ -118,7 +118,7 @@ class LowLane:
         return await future
 
     def _work(self) -> None:
-        logger.info("the low lane runs with %s", lower_own_priority())
+        lower_own_priority()
         offered_next = False
         while True:
             self._waiting.get()
@@ -162,17 +162,17 @@ class LowLane:
             awaited.loop.call_soon_threadsafe(deliver)
 
 
-def lower_own_priority() -> str:
-    """Have the calling thread, and those that it starts, give way to all others; say how far that was possible."""
-    if sys.platform == "linux":  # elsewhere priorities belong to processes
-        thread_id = threading.get_native_id()
-        try:
-            os.sched_setscheduler(thread_id, os.SCHED_IDLE, os.sched_param(0))
-        except OSError:
-            os.setpriority(os.PRIO_PROCESS, thread_id, 19)  # to be nicer is never refused
-            return "nice 19, as idle priority was refused"
-        return "idle priority"
-    return "normal priority, as the system grants no lower one"
+def lower_own_priority() -> None:
+    """Have the calling thread, and those that it starts, give way to all others, as far as the system lets it."""
+    if sys.platform != "linux":  # elsewhere priorities belong to processes
+        logger.warning("low-priority work runs at normal priority: this system has no lower one for a thread")
+        return
+    thread_id = threading.get_native_id()
+    try:
+        os.sched_setscheduler(thread_id, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:
+        os.setpriority(os.PRIO_PROCESS, thread_id, 19)  # to be nicer is never refused
+        logger.warning("low-priority work runs at nice 19: idle priority was refused (%s)", error)
 
 
 def breathe() -> None:
