@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-low-lane lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,12 @@ bench-serving: .venv-dev/.complete ## The service against its own bare pipeline,
 	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
 	@.venv-dev/bin/hlm index build --feed $(BENCH_FEED) --encoder $(ENCODER) --out $(BENCH_INDEX) $(BENCH_QUERIES)
 	@.venv-dev/bin/python -m benchmarks.serving --encoder $(ENCODER) --index $(BENCH_INDEX) $(BENCH_QUERIES) $(BENCH_ARGS)
+
+bench-low-lane: .venv-dev/.complete ## What /retrieve/batch costs single requests: their p99 with the low lane full and empty
+	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8
+	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
+	@.venv-dev/bin/hlm index build --feed $(BENCH_FEED) --encoder $(ENCODER) --out $(BENCH_INDEX) $(BENCH_QUERIES)
+	@.venv-dev/bin/python -m benchmarks.low_lane --encoder $(ENCODER) --index $(BENCH_INDEX) $(BENCH_QUERIES) $(BENCH_ARGS)
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,15 @@ class AdIndex(Protocol):
         """Those of earlier hits of this index that may be shown now, in their order."""
         ...
 
+    def exact_search(self, embeddings: NDArray[np.float32], top_k: int) -> list[SearchHits]:
+        """Find the best `top_k` ads of each query by comparing with all of them: the truth that `search` approaches.
+
+        Args:
+            embeddings: L2-normalised, shape (n, dim).
+            top_k: at least 1. Where the index holds fewer, all come back.
+        """
+        ...
+
     def stats(self) -> IndexStats:
         """Counts and sizes now."""
         ...

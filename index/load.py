@@ -11,6 +11,7 @@ from artifacts.manifest import IndexManifest
 from artifacts.store import ArtifactError, load_manifest, verify_files
 from index.ad_index import IndexStats, SearchHits
 from index.ads import AdTable, load_array
+from index.exact import exact_top_k
 from index.layout import ADS, SEGMENTS, VECTORS
 from index.segment import WHOLE, Segment, load_segment
 
@@ -21,6 +22,8 @@ class FrozenIndex:
 
     manifest: IndexManifest
     ads: AdTable
+    vectors: NDArray[np.float32]
+    """One for each ad, shape (ad count, dim); mapped from disk."""
     segments: dict[str, Segment]
 
     def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int], *, effort: float = 1.0) -> list[SearchHits]:
@@ -37,6 +40,11 @@ class FrozenIndex:
     def still_eligible(self, hits: SearchHits) -> SearchHits:
         """All of them: only ads that may be shown are built into the index, and nothing in it changes."""
         return hits
+
+    def exact_search(self, embeddings: NDArray[np.float32], top_k: int) -> list[SearchHits]:
+        """Compare each query, embeddings (n, dim), with every ad; reads all vectors, in chunks without the GIL."""
+        rows, scores = exact_top_k(embeddings, self.vectors, top_k)
+        return [SearchHits(*found, self.ads) for found in zip(rows, scores, strict=True)]
 
     def stats(self) -> IndexStats:
         """Counts and sizes."""
@@ -65,4 +73,4 @@ def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
     segments = {
         entry.name: load_segment(directory / SEGMENTS / entry.name, entry, vectors) for entry in manifest.segments
     }
-    return FrozenIndex(manifest, ads, segments)
+    return FrozenIndex(manifest, ads, vectors, segments)

@@ -3,7 +3,7 @@
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from service import routes
+from service import offline, routes
 from service.errors import RequestError
 from service.problems import MEDIA_TYPE, error_body, problem_body
 from service.service import Service
@@ -20,6 +20,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.include_router(routes.router)
+    app.include_router(offline.router)
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     return app

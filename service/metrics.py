@@ -19,6 +19,7 @@ from prometheus_client import Info as InfoMetric
 from artifacts.store import tool_versions
 from service.admission import StepName
 from service.cost import BatchCost
+from service.lane_metrics import LaneMetrics
 from service.release import Release
 
 LATENCY_EDGES_S = (
@@ -103,6 +104,7 @@ class Metrics:
         self._ready = Gauge("hlm_ready", "1 while /health/ready says yes.", registry=self.registry)
         self._ads = Gauge("hlm_index_ads", "Ads that can be found.", registry=self.registry)
         self._release = InfoMetric("hlm_release", "What is served.", registry=self.registry)
+        self.lane = LaneMetrics(self.registry, OUTCOMES)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 

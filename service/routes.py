@@ -14,6 +14,7 @@ from service.errors import BodyTooLargeError, ClientGone, RequestError, SlowBody
 from service.exchange import Origin
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse
 from service.service import Service
+from service.validation import refusal_of
 
 CONNECTION_KEY = "hlm.connection"
 """Where the request's scope keeps the `service.connection.Connection` that it came by."""

@@ -14,6 +14,7 @@ from service.pipeline import Found, Query, make_pipeline
 from service.release import Release, load_release
 from service.retriever import Retriever, Work
 from service.settings import Settings
+from service.shadow import Shadow
 
 
 class Service:
@@ -59,6 +60,7 @@ class Service:
         release = await asyncio.to_thread(load_release, self.settings.release, batch_sizes)
         self.batcher.start()
         self.release = release
+        self.monitor.serve(release)
         gc.collect()
         gc.freeze()  # what a release consists of stays: later collections need not walk it
         self.metrics.release_loaded(release)

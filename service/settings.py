@@ -105,6 +105,21 @@ class LimitsSettings(Section):
         100, ge=1, le=10_000, description="Time budget of a request that names none, from arrival to answer."
     )
     max_body_bytes: int = Field(65_536, ge=1_024, description="Longest request body.")
+    max_batch_body_bytes: int = Field(2_097_152, ge=1_024, description="Longest body of a `/retrieve/batch` request.")
+    max_batch_requests: int = Field(
+        4, ge=0, description="Most `/retrieve/batch` requests at once; one more is refused as overloaded."
+    )
+
+
+class MonitorSettings(Section):
+    """Which live queries are looked at again, in the low lane."""
+
+    recall_sample_share: float = Field(
+        0.001, ge=0, le=1, description="Share of live queries that are also searched exactly, for `hlm_ann_recall`."
+    )
+    canary_sample_share: float = Field(
+        0.01, ge=0, le=1, description="Share of stable's queries on which a canary is compared with it."
+    )
 
 
 class Settings(BaseSettings):
@@ -120,6 +135,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     overload: OverloadSettings = OverloadSettings()
     limits: LimitsSettings = LimitsSettings()
+    monitor: MonitorSettings = MonitorSettings()
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
