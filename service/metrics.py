@@ -16,7 +16,7 @@ from prometheus_client import (
 from prometheus_client import Info as InfoMetric
 
 from artifacts.store import tool_versions
-from service.release import Release
+from service.release_metrics import ReleaseMetrics
 
 LATENCY_EDGES_S = (
     *(0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075),
@@ -89,7 +89,7 @@ class Metrics:
         self._running = Gauge("hlm_running_batches", "Batches that workers are running.", registry=self.registry)
         self._ready = Gauge("hlm_ready", "1 while /health/ready says yes.", registry=self.registry)
         self._ads = Gauge("hlm_index_ads", "Ads that can be found.", registry=self.registry)
-        self._release = InfoMetric("hlm_release", "What is served.", registry=self.registry)
+        self.releases = ReleaseMetrics(self.registry, LATENCY_EDGES_S)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 
@@ -99,18 +99,9 @@ class Metrics:
         self._running.set_function(running)
         self._ready.set_function(ready)
 
-    def release_loaded(self, release: Release) -> None:
-        """A release is being served from now on."""
-        manifest = release.ad_index.manifest
-        self._ads.set(manifest.ad_count)
-        self._release.info(
-            {
-                "release": release.name,
-                "model_version": release.model_version,
-                "index_version": release.index_version,
-                "space_id": manifest.space.space_id,
-            }
-        )
+    def ads_served(self, count: int) -> None:
+        """So many ads can be found from now on."""
+        self._ads.set(count)
 
     def answered(self, times: StageTimes, *, complete: bool) -> None:
         """A request got its ads."""

@@ -1,14 +1,15 @@
 """The state of one serving process: loading, ready, draining, stopped."""
 
-import asyncio
 import gc
 
 from cores import usable_cores
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.errors import NotReadyError
+from service.loading import ReleaseLoader
 from service.metrics import Metrics
-from service.release import Release, load_release
+from service.release import Release
+from service.releases import Releases
 from service.retriever import Found, Retriever, TokenizedQuery, make_pipeline
 from service.settings import Settings
 
@@ -21,9 +22,15 @@ class Service:
         self.metrics = Metrics()
         self.metrics.observe_state(self._queued, self._running, lambda: self.ready)
         self.draining = False
-        self.release: Release | None = None
+        loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size)
+        self.releases = Releases(settings, self.metrics, loader.load)
         self._retriever: Retriever | None = None
         self._batcher: MicroBatcher[TokenizedQuery, Found] | None = None
+
+    @property
+    def release(self) -> Release | None:
+        """The stable one, once it is loaded."""
+        return self.releases.stable
 
     @property
     def ready(self) -> bool:
@@ -48,20 +55,19 @@ class Service:
             HlmError: the release cannot be served.
         """
         batching = self.settings.batching
-        release = await asyncio.to_thread(load_release, self.settings.release, (1, batching.max_batch_size))
+        release = await self.releases.start()
         policy = BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size)
         workers = usable_cores() if batching.workers is None else batching.workers
         self._batcher = MicroBatcher(make_pipeline(release, self.metrics), policy, workers)
         self._batcher.start()
         self._retriever = Retriever(release, self._batcher, self.metrics)
-        self.release = release
         gc.collect()
         gc.freeze()  # what a release consists of stays: later collections need not walk it
-        self.metrics.release_loaded(release)
         return release
 
     async def stop(self) -> None:
         """Finish what is queued and end the workers."""
+        await self.releases.stop()
         if self._batcher is not None:
             await self._batcher.stop(self.settings.server.shutdown_timeout_ms / 1e3)
 
