@@ -29,7 +29,7 @@ class Refusal:
 
 
 async def attempt_in_background(job: Callable[[], T], *, nice: int = NICE) -> T | Refusal:
-    """Run a blocking job on a daemon thread, which neither delays the process's end nor requests more than it must.
+    """Run a blocking job on a thread of its own. The process ends after it: killed inside onnxruntime, it would abort.
 
     Args:
         job: what it raises becomes a `Refusal`.
@@ -45,7 +45,7 @@ async def attempt_in_background(job: Callable[[], T], *, nice: int = NICE) -> T 
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             loop.call_soon_threadsafe(_deliver, future, outcome)
 
-    threading.Thread(target=run, name="background", daemon=True).start()
+    threading.Thread(target=run, name="background").start()
     return await future
 
 

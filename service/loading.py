@@ -60,13 +60,14 @@ class ReleaseLoader:
     max_batch_size: int
     available: Callable[[], int | None] = available_bytes
 
-    def load(self, wanted: ReleaseSettings, held: Sequence[Loaded]) -> Loaded:
+    def load(self, wanted: ReleaseSettings, held: Sequence[Loaded], go_on: Callable[[], None]) -> Loaded:
         """Load both artifacts, check that they belong together and answer as they should, and warm them up.
 
         Args:
             wanted: what to load.
             held: releases that are in memory. An encoder or index that one of them has is shared; where one has both
                 and the name, it comes back itself.
+            go_on: called before each long step; what it raises ends the load.
 
         Raises:
             ArtifactError: a file of an artifact is missing or damaged.
@@ -84,10 +85,12 @@ class ReleaseLoader:
                 return one
         _check_same_space(wanted, encoder_manifest.space, index_manifest.space)
         self._check_memory(wanted, None if with_encoder else encoder_manifest, None if with_index else index_manifest)
+        go_on()
         if with_encoder:
             encoder, encoder_manifest, golden = _encoder_of(with_encoder[0])
         else:
             encoder, encoder_manifest, golden = _load_encoder(wanted.encoder, held)
+        go_on()
         ad_index = with_index[0].release.ad_index if with_index else load_index(wanted.index)
         _check_same_space(wanted, encoder.space, ad_index.manifest.space)  # either may have been replaced meanwhile
         release = Release(
@@ -95,6 +98,7 @@ class ReleaseLoader:
         )
         if with_both:
             return Loaded(release, wanted, encoder_manifest, golden, with_both[0].figures)
+        go_on()
         figures = verify(wanted, release, encoder_manifest, golden, self.bounds)
         warm_up(release, self.max_batch_size)
         return Loaded(release, wanted, encoder_manifest, golden, figures)

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 class Load(Protocol):
     """Loads a release, blocking; `service.loading.ReleaseLoader.load` does."""
 
-    def __call__(self, wanted: ReleaseSettings, held: Sequence[Loaded]) -> Loaded:
-        """Load what is not held already; raises where it cannot be served."""
+    def __call__(self, wanted: ReleaseSettings, held: Sequence[Loaded], go_on: Callable[[], None]) -> Loaded:
+        """Load what is not held already; raises where it cannot be served, and what `go_on` raises between steps."""
         ...
 
 
@@ -76,6 +76,7 @@ class Releases:
         """By role, `previous` being one."""
         self._previous_until = 0.0
         self._freed = False
+        self._stopping = False
         self._lock = asyncio.Lock()
         self._loading: dict[str, object] | None = None
         self._last_swap: Swap | None = None
@@ -87,7 +88,7 @@ class Releases:
         Raises:
             ReleaseError: the stable release cannot be served.
         """
-        outcome = await attempt_in_background(lambda: self._load(self._wanted.stable, ()), nice=0)
+        outcome = await self._attempt(self._wanted.stable, (), nice=0)
         if isinstance(outcome, Refusal):
             raise ReleaseError(outcome.reason)
         self._hold({"stable": outcome})
@@ -96,7 +97,8 @@ class Releases:
         return outcome.release
 
     async def stop(self) -> None:
-        """End the housekeeping; a release that is being loaded is left to the process's end."""
+        """End the housekeeping, and a load before its next step."""
+        self._stopping = True
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -201,14 +203,21 @@ class Releases:
 
     async def _load_beside(self, pair: ReleaseSettings, held: list[Loaded]) -> Loaded | Refusal:
         """Load; where memory is short, without the previous release."""
-        outcome = await attempt_in_background(lambda: self._load(pair, held), nice=NICE)
+        outcome = await self._attempt(pair, held)
         if isinstance(outcome, Refusal) and issubclass(outcome.error, MemoryShortError) and self.previous is not None:
             logger.warning("release %s is dropped to make room for %s", self.previous.name, pair.name)
             held.remove(self._held["previous"])
             self._hold({"previous": None})
             await asyncio.to_thread(return_freed_memory)
-            outcome = await attempt_in_background(lambda: self._load(pair, held), nice=NICE)
+            outcome = await self._attempt(pair, held)
         return outcome
+
+    async def _attempt(self, pair: ReleaseSettings, held: Sequence[Loaded], nice: int = NICE) -> Loaded | Refusal:
+        return await attempt_in_background(lambda: self._load(pair, held, self._go_on), nice=nice)
+
+    def _go_on(self) -> None:
+        if self._stopping:
+            raise ReleaseError("the service is stopping")
 
     def _make_stable(self, loaded: Loaded) -> None:
         """Serve it, and keep the release before for a while; a canary or shadow of its name has served its purpose."""
