@@ -7,13 +7,16 @@ from typing import NamedTuple
 from service.settings import CanarySettings
 
 JUDGED_PERCENTILE = 0.95
-"""Of `min_requests`, 500 by default, 25 are slower; of the 99th percentile only 5, and chance would abort canaries."""
+"""Of `min_requests`, 500 by default, 25 are slower; of the 99th percentile only 5, too few to tell anything from."""
+DEVIATIONS = 5
+"""Standard errors by which a bound must be broken. A canary is judged over and over, and should not be stopped by
+chance: this happens once in 3 million judgements."""
+LONGEST_WINDOW = 10
+"""Times `min_requests`; the longer the window, the smaller a difference it shows, and the later a new one."""
 BINS_AN_OCTAVE = 8
 """Latencies are binned by their logarithm: a percentile is right to within 9 %."""
 SHORTEST_S = 1e-5
 _BINS = 200  # to 335 s
-LONGEST_WINDOW = 10
-"""Times `min_requests`: how long to wait for as many of stable's where the canary has most of the traffic."""
 
 FAILURES = frozenset({"internal_error", "deadline_exceeded"})
 """Outcomes that speak against a release; a caller's mistakes and a service without room do not."""
@@ -29,7 +32,7 @@ class Breach(NamedTuple):
 
 @dataclass(slots=True)
 class _Window:
-    """Requests since the last judgement."""
+    """Requests of one release since the window began."""
 
     failed: int = 0
     answered: int = 0
@@ -39,13 +42,8 @@ class _Window:
     def requests(self) -> int:
         return self.failed + self.answered
 
-    @property
-    def error_ratio(self) -> float:
-        return self.failed / self.requests if self.requests else 0.0
-
     def add(self, seconds: float) -> None:
-        octaves = math.log2(max(seconds, SHORTEST_S) / SHORTEST_S)
-        self.bins[min(int(octaves * BINS_AN_OCTAVE), _BINS - 1)] += 1
+        self.bins[_bin(seconds)] += 1
         self.answered += 1
 
     def percentile(self, share: float) -> float:
@@ -57,12 +55,16 @@ class _Window:
                 return float(SHORTEST_S * 2 ** ((number + 1) / BINS_AN_OCTAVE))
         return math.inf
 
+    def slower_than(self, seconds: float) -> int:
+        """Answers in bins beyond the one of `seconds`."""
+        return sum(self.bins[_bin(seconds) + 1 :])
+
 
 class CanaryGuard:
-    """Compares a canary with the stable release over the same requests' time.
+    """Compares a canary with the stable release over the time of the same requests.
 
-    A window ends when both have had `min_requests`, so a small share is judged as surely as a large one, only later.
-    Too many failures end it early: as soon as what is left of the canary's `min_requests` could not make up for them.
+    Whatever its share, a canary is judged from its `min_requests`-th request on, and sooner where too many failed for
+    the rest to make up for it. A small share is judged as surely as a large one, only later.
     """
 
     def __init__(self, bounds: CanarySettings) -> None:
@@ -76,36 +78,55 @@ class CanaryGuard:
             self._stable.add(seconds)
             return None
         self._canary.add(seconds)
-        return self._judge()
+        if self._canary.requests % self._bounds.min_requests:
+            return None
+        breach = self._failing() or self._slow()
+        if self._canary.requests >= LONGEST_WINDOW * self._bounds.min_requests:
+            self._canary, self._stable = _Window(), _Window()
+        return breach
 
     def failed(self, outcome: str, *, canary: bool) -> Breach | None:
         """A request got none; the bound that is broken now."""
         if outcome not in FAILURES:
             return None
         (self._canary if canary else self._stable).failed += 1
-        return self._judge() if canary else None
+        return self._failing() if canary else None
 
-    def _judge(self) -> Breach | None:
-        canary, stable, bounds = self._canary, self._stable, self._bounds
-        counted = max(canary.requests, bounds.min_requests)
-        most = stable.error_ratio + bounds.max_error_ratio
-        if canary.failed > most * counted:
-            return Breach(
-                "errors",
-                f"{canary.failed} of {canary.requests} requests failed, of stable's {stable.failed} of"
-                f" {stable.requests}; canary.max_error_ratio allows {bounds.max_error_ratio:g} more",
-            )
-        most_requests = LONGEST_WINDOW * bounds.min_requests
-        if min(canary.requests, stable.answered) < bounds.min_requests and canary.requests < most_requests:
+    def _failing(self) -> Breach | None:
+        canary, stable, allowed = self._canary, self._stable, self._bounds.max_error_ratio
+        of_stable = stable.failed / stable.requests if stable.requests else 0.0
+        counted = max(canary.requests, self._bounds.min_requests)
+        most = _most(min(1.0, of_stable + allowed), counted, canary.requests, stable.requests)
+        if canary.failed <= most:
             return None
-        self._canary, self._stable = _Window(), _Window()
-        if stable.answered < bounds.min_requests:  # nothing to compare with
+        return Breach(
+            "errors",
+            f"{canary.failed} of {canary.requests} requests failed, of stable's {stable.failed} of {stable.requests};"
+            f" canary.max_error_ratio allows {allowed:g} more, and chance {most:.0f} in all",
+        )
+
+    def _slow(self) -> Breach | None:
+        canary, stable, allowed = self._canary, self._stable, self._bounds.max_latency_ratio
+        if not stable.answered:
             return None
-        ours, theirs = canary.percentile(JUDGED_PERCENTILE), stable.percentile(JUDGED_PERCENTILE)
-        if ours <= bounds.max_latency_ratio * theirs:
+        slowest_s = allowed * stable.percentile(JUDGED_PERCENTILE)
+        slower = canary.slower_than(slowest_s)
+        most = _most(1 - JUDGED_PERCENTILE, canary.answered, canary.answered, stable.answered)
+        if slower <= most:
             return None
         return Breach(
             "latency",
-            f"its 95th percentile is {ours * 1e3:.1f} ms, stable's {theirs * 1e3:.1f} ms; canary.max_latency_ratio"
-            f" allows {bounds.max_latency_ratio:g} times as much",
+            f"{slower} of {canary.answered} answers took more than {slowest_s * 1e3:.1f} ms, {allowed:g} times stable's"
+            f" 95th percentile (canary.max_latency_ratio), and chance explains {most:.0f}",
         )
+
+
+def _most(ratio: float, count: int, ours: int, theirs: int) -> float:
+    """How many of `count` requests may be what `ratio` of them should be, where both had so many to estimate it from."""
+    uncertainty = 1 + (ours / theirs if theirs else 0)
+    return count * ratio + DEVIATIONS * math.sqrt(count * ratio * (1 - ratio) * uncertainty)
+
+
+def _bin(seconds: float) -> int:
+    octaves = math.log2(max(seconds, SHORTEST_S) / SHORTEST_S)
+    return min(int(octaves * BINS_AN_OCTAVE), _BINS - 1)
