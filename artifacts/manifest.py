@@ -67,7 +67,7 @@ class TextRules(Record):
 
 
 class EncoderManifest(Manifest):
-    """Manifest of an encoder artifact: `model.onnx`, `tokenizer.json` and this.
+    """Manifest of an encoder artifact: `model.onnx`, `tokenizer.json`, golden queries with their embeddings, and this.
 
     The graph's inputs are `input_ids` and `attention_mask`, int64 of shape (batch, length), and for some families
     `token_type_ids`; its only output is `embedding`, float32 of shape (batch, dim).

@@ -7,6 +7,7 @@ from rich.markup import escape
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
+from artifacts.golden import save_golden
 from artifacts.manifest import EncoderManifest, TextRules
 from artifacts.store import check_replaceable, describe_files, publish, save_manifest, tool_versions
 from export.onnx_graph import OPSET, load_checkpoint, write_graph
@@ -44,13 +45,14 @@ def export_encoder(source: Source, options: ExportOptions, target: Path) -> Enco
     with publish(target) as staging:
         _write_model(model, staging / MODEL_NAME, options)
         write_tokenizer(model, staging / TOKENIZER_NAME)
-        parity = measure(model, Encoder(staging, space, rules), texts, rules)
+        parity, golden = measure(model, Encoder(staging, space, rules), texts, rules)
         console.print(report_table(parity, options.min_overlap))
         if parity.overlap_at_100 < options.min_overlap:
             raise ExportError(
                 f"{source.model}: in {options.precision} the top 100 overlaps the original's by "
                 f"{parity.overlap_at_100:.4f} where at least {options.min_overlap:.4f} is wanted; nothing was published"
             )
+        save_golden(staging, golden)
         files = describe_files(staging)
         manifest = EncoderManifest(
             fingerprint=export_fingerprint(source, options),

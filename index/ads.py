@@ -1,8 +1,10 @@
 """The ads' columns: ids in memory, everything else mapped from disk until an answer asks for it."""
 
 import math
+import time
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -30,6 +32,9 @@ FieldName = Literal[
 FIELD_NAMES: tuple[FieldName, ...] = get_args(FieldName)
 _NUMBER_FIELDS: frozenset[FieldName] = frozenset({"bid"})
 _TEXT_FIELDS = tuple(name for name in FIELD_NAMES if name not in _NUMBER_FIELDS)
+_IDS_A_STEP = 500
+"""About 0.3 ms; without steps the interpreter's lock changes hands every 5 ms."""
+_PAUSE_S = 50e-6
 _JSON_FIELDS: frozenset[FieldName] = frozenset({"devices", "attrs"})
 
 
@@ -98,7 +103,7 @@ class AdTable:
         """Take columns of equal length; `AdTableBuilder` and `load` are the usual ways in."""
         # As answers carry them, and side by side: strings all over the heap are a cache miss each (docs/experiments.md,
         # "one request"). The closing quote keeps numpy from cutting an id that ends in NUL.
-        self._json_ids: NDArray[np.bytes_] = np.array([orjson.dumps(ad_id) for ad_id in ad_ids], dtype=np.bytes_)
+        self._json_ids = _json_array(ad_ids)
         self._texts = texts
         self._numbers = numbers
 
@@ -151,7 +156,7 @@ class AdTable:
         for name, length in lengths.items():
             if length != ad_count:
                 raise ArtifactError(f"{directory / name}: a column of {length} ads where {ad_count} are expected")
-        return cls((str(value, "utf-8") for value in ids.take(np.arange(ad_count))), texts, numbers)
+        return cls(_read_ids(ids, ad_count), texts, numbers)
 
 
 class AdTableBuilder:
@@ -181,6 +186,23 @@ class AdTableBuilder:
         texts = {name: column.build() for name, column in self._texts.items()}
         numbers = {name: np.frombuffer(numbers, dtype=np.float64) for name, numbers in self._numbers.items()}
         return AdTable(self._ad_ids, texts, numbers)
+
+
+def _read_ids(column: TextColumn, ad_count: int) -> Iterator[str]:
+    """All ids, in steps after which other threads get to run: a service may be answering beside this."""
+    for start in range(0, ad_count, _IDS_A_STEP):
+        rows = np.arange(start, min(start + _IDS_A_STEP, ad_count))
+        yield from (str(value, "utf-8") for value in column.take(rows))
+        time.sleep(_PAUSE_S)
+
+
+def _json_array(ad_ids: Iterable[str]) -> NDArray[np.bytes_]:
+    """The ids as JSON strings, in an array as wide as the longest."""
+    remaining = map(orjson.dumps, ad_ids)
+    chunks = [np.array([], dtype="S1")]
+    while chunk := list(islice(remaining, _IDS_A_STEP)):
+        chunks.append(np.array(chunk, dtype=np.bytes_))
+    return np.concatenate(chunks)
 
 
 def load_array(path: Path, dtype: type[np.generic], *, ndim: int) -> NDArray[Any]:

@@ -15,6 +15,9 @@ from index.exact import exact_top_k
 from index.layout import ADS, SEGMENTS, VECTORS
 from index.segment import WHOLE, Segment, load_segment
 
+BYTES_AN_AD = 200
+"""An id, and what hnswlib keeps of an element beside its file; measured on 54,667 ads."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrozenIndex:
@@ -74,3 +77,10 @@ def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
         entry.name: load_segment(directory / SEGMENTS / entry.name, entry, vectors) for entry in manifest.segments
     }
     return FrozenIndex(manifest, ads, vectors, segments)
+
+
+def needed_bytes(manifest: IndexManifest) -> int:
+    """Memory that opening an index takes: graphs, scanned vectors and ids. What is mapped from disk is not counted."""
+    graphs = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(f"{SEGMENTS}/"))
+    scanned = sum(segment.ad_count for segment in manifest.segments if segment.kind == "exact")
+    return graphs + scanned * manifest.space.dim * np.dtype(np.float32).itemsize + BYTES_AN_AD * manifest.ad_count

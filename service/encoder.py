@@ -2,6 +2,8 @@
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +13,7 @@ from tokenizers import Tokenizer
 
 from artifacts.manifest import EncoderManifest, TextRules
 from artifacts.space import EmbeddingSpace
-from artifacts.store import ArtifactError, load_manifest, verify_files
+from artifacts.store import ArtifactError, file_sha256, load_manifest, verify_files
 from service.session import EncoderSession, pad
 
 MODEL_NAME = "model.onnx"
@@ -21,23 +23,47 @@ TOKENIZER_NAME = "tokenizer.json"
 class Encoder:
     """The encoder of one artifact; safe to use from several threads at once."""
 
-    def __init__(self, directory: Path, space: EmbeddingSpace, text: TextRules, *, intra_op_threads: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        space: EmbeddingSpace,
+        text: TextRules,
+        *,
+        intra_op_threads: int = 1,
+        query_tokenizer: "QueryTokenizer | None" = None,
+    ) -> None:
         """Open the files of an artifact without asking its manifest; `load` is the checked way in.
+
+        Args:
+            directory: of the artifact.
+            space: what its manifest says.
+            text: likewise.
+            intra_op_threads: threads inside one run.
+            query_tokenizer: the artifact's, where it is in memory already.
 
         Raises:
             ArtifactError: the tokenizer cannot be read.
             SessionError: the graph cannot be loaded.
         """
         self.space = space
+        self._directory = directory
         self._text = text
-        self._query_tokenizer = _open_tokenizer(directory / TOKENIZER_NAME, text.max_query_tokens)
+        self.query_tokenizer = query_tokenizer or QueryTokenizer.open(directory, text)
+        self._query_tokenizer = self.query_tokenizer.tokenizer
         self._normalizer = self._query_tokenizer.normalizer
-        self._ad_tokenizer = _open_tokenizer(directory / TOKENIZER_NAME, text.max_ad_tokens)
         self._session = EncoderSession(directory / MODEL_NAME, intra_op_threads=intra_op_threads)
 
     @classmethod
-    def load(cls, directory: Path, *, intra_op_threads: int = 1) -> tuple[Self, EncoderManifest]:
+    def load(
+        cls, directory: Path, *, intra_op_threads: int = 1, relatives: "Sequence[Encoder]" = ()
+    ) -> tuple[Self, EncoderManifest]:
         """Open an encoder artifact after checking its files against its manifest.
+
+        Args:
+            directory: of the artifact.
+            intra_op_threads: threads inside one run.
+            relatives: encoders in memory. A tokenizer that one of them has is shared: reading it takes 20 ms in which
+                no other thread gets to run Python, and all students of a teacher have the same.
 
         Raises:
             ArtifactError: a file is missing or damaged.
@@ -45,7 +71,22 @@ class Encoder:
         """
         manifest = load_manifest(directory, EncoderManifest)
         verify_files(directory, manifest.files)
-        return cls(directory, manifest.space, manifest.text, intra_op_threads=intra_op_threads), manifest
+        wanted = (manifest.files[TOKENIZER_NAME].sha256, manifest.text)
+        shared = (one.query_tokenizer for one in relatives if one.query_tokenizer.key == wanted)
+        query_tokenizer = next(shared, None) or QueryTokenizer.open(directory, manifest.text)
+        encoder = cls(
+            directory,
+            manifest.space,
+            manifest.text,
+            intra_op_threads=intra_op_threads,
+            query_tokenizer=query_tokenizer,
+        )
+        return encoder, manifest
+
+    @cached_property
+    def _ad_tokenizer(self) -> Tokenizer:
+        """Made when it is asked for: serving never tokenises ads."""
+        return _open_tokenizer(self._directory / TOKENIZER_NAME, self._text.max_ad_tokens)
 
     def normalize(self, query: str) -> str:
         """The query as the tokenizer sees it, for example in lower case: queries alike in this have one embedding."""
@@ -70,6 +111,26 @@ class Encoder:
     def encode(self, token_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Embeddings (n, dim) of n tokenised texts, padded to the longest and run as one batch."""
         return self._session.run(*pad(token_ids, self._text.pad_token_id))
+
+
+@dataclass(frozen=True, slots=True)
+class QueryTokenizer:
+    """A tokenizer set up for queries, and what makes it the one that another artifact needs too."""
+
+    tokenizer: Tokenizer
+    key: tuple[str, TextRules]
+    """Hash of `tokenizer.json`, and the rules beside it."""
+
+    @classmethod
+    def open(cls, directory: Path, text: TextRules) -> Self:
+        """Read an artifact's.
+
+        Raises:
+            ArtifactError: it is missing or cannot be read.
+        """
+        path = directory / TOKENIZER_NAME
+        tokenizer = _open_tokenizer(path, text.max_query_tokens)
+        return cls(tokenizer, (file_sha256(path), text))
 
 
 def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:

@@ -3,6 +3,7 @@
 HlmError
 └─ ServiceError
 ├─ StartupError          refuses to start
+├─ ReleaseError          a release cannot be served, or not as it was asked for
 └─ RequestError          answered with an RFC 9457 problem document
 ├─ InvalidJsonError      400 invalid_json
 ├─ SlowBodyError         408 slow_body
@@ -30,6 +31,10 @@ class ServiceError(HlmError):
 
 class StartupError(ServiceError):
     """The service refuses to start; the message says which setting or file is wrong."""
+
+
+class ReleaseError(ServiceError):
+    """A release cannot be served; the message names it and says which file or figure is wrong."""
 
 
 class RequestError(ServiceError):

@@ -20,7 +20,7 @@ from artifacts.store import tool_versions
 from service.admission import StepName
 from service.cost import BatchCost
 from service.lane_metrics import LaneMetrics
-from service.release import Release
+from service.release_metrics import ReleaseMetrics
 
 LATENCY_EDGES_S = (
     *(0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075),
@@ -103,8 +103,8 @@ class Metrics:
         self._running = Gauge("hlm_running_batches", "Batches that workers are running.", registry=self.registry)
         self._ready = Gauge("hlm_ready", "1 while /health/ready says yes.", registry=self.registry)
         self._ads = Gauge("hlm_index_ads", "Ads that can be found.", registry=self.registry)
-        self._release = InfoMetric("hlm_release", "What is served.", registry=self.registry)
         self.lane = LaneMetrics(self.registry, OUTCOMES)
+        self.releases = ReleaseMetrics(self.registry, LATENCY_EDGES_S)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 
@@ -114,18 +114,9 @@ class Metrics:
         self._running.set_function(running)
         self._ready.set_function(ready)
 
-    def release_loaded(self, release: Release) -> None:
-        """A release is being served from now on."""
-        manifest = release.ad_index.manifest
-        self._ads.set(manifest.ad_count)
-        self._release.info(
-            {
-                "release": release.name,
-                "model_version": release.model_version,
-                "index_version": release.index_version,
-                "space_id": manifest.space.space_id,
-            }
-        )
+    def ads_served(self, count: int) -> None:
+        """So many ads can be found from now on."""
+        self._ads.set(count)
 
     def observe_cache(self, held_bytes: Callable[[], int], entries: Callable[[], int]) -> None:
         """Read these gauges when they are scraped."""

@@ -1,6 +1,5 @@
 """The state of one serving process: loading, ready, draining, stopped."""
 
-import asyncio
 import gc
 
 from cores import usable_cores
@@ -42,6 +41,11 @@ class Service:
         self.metrics.observe_cache(lambda: embeddings.bytes, lambda: len(embeddings))
 
     @property
+    def release(self) -> Release | None:
+        """The stable one, once it is loaded."""
+        return self.releases.stable
+
+    @property
     def ready(self) -> bool:
         """Whether a load balancer should send requests here."""
         return not self.draining and self.release is not None and self.batcher.alive
@@ -63,7 +67,6 @@ class Service:
         self.monitor.serve(release)
         gc.collect()
         gc.freeze()  # what a release consists of stays: later collections need not walk it
-        self.metrics.release_loaded(release)
         return release
 
     async def stop(self) -> None:

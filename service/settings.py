@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -30,6 +30,53 @@ class ReleaseSettings(Section):
     name: str = Field(min_length=1, max_length=128, description="Name of the release, in every answer.")
     encoder: Path = Field(description="Directory of the encoder artifact.")
     index: Path = Field(description="Directory of the index artifact.")
+
+
+class CanarySettings(ReleaseSettings):
+    """A release that answers some of the requests, and loses them when it fails or is slow."""
+
+    share: float = Field(
+        0.01, ge=0, le=1, description="Share of the requests that it answers, chosen by a hash of their ids."
+    )
+    max_error_ratio: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="How much larger its share of failed requests may be than the stable release's.",
+    )
+    max_latency_ratio: float = Field(
+        1.5, ge=1, description="How many times the stable release's 95th percentile its own may be."
+    )
+    min_requests: int = Field(
+        500, ge=20, description="Requests to the canary after which it is judged, again and again."
+    )
+
+
+class ShadowSettings(ReleaseSettings):
+    """A release that gets copies of requests in the low lane and never answers."""
+
+    share: float = Field(0.1, ge=0, le=1, description="Share of the requests that it gets a copy of.")
+
+
+class SwapSettings(Section):
+    """How one release takes over from another."""
+
+    keep_previous_ms: int = Field(
+        300_000, ge=0, description="How long the release before stays loaded for a rollback, while memory allows."
+    )
+    min_golden_overlap: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Least share of the golden queries' ads that encoder and original must have in common; by default"
+        " what the parity report lets expect.",
+    )
+    min_ann_recall: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Least ann_recall on the golden queries; by default what the index's report lets expect.",
+    )
 
 
 class ServerSettings(Section):
@@ -130,12 +177,23 @@ class Settings(BaseSettings):
     )
 
     release: ReleaseSettings
+    canary: CanarySettings | None = None
+    shadow: ShadowSettings | None = None
+    swap: SwapSettings = SwapSettings()
     server: ServerSettings = ServerSettings()
     batching: BatchingSettings = BatchingSettings()
     cache: CacheSettings = CacheSettings()
     overload: OverloadSettings = OverloadSettings()
     limits: LimitsSettings = LimitsSettings()
     monitor: MonitorSettings = MonitorSettings()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        """Requests, answers and metrics tell releases apart by their names."""
+        names = [section.name for section in (self.release, self.canary, self.shadow) if section]
+        if len(set(names)) < len(names):
+            raise ValueError(f"release, canary and shadow need names of their own, found {', '.join(names)}")
+        return self
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:

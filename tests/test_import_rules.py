@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("artifacts", "benchmarks", "client", "export", "index", "loadtest", "samples", "service")
-LEAVES = {"cores", "terminal"}
+LEAVES = {"cores", "memory", "terminal"}
 MAY_IMPORT = {
     "artifacts": set(),
     "index": {"artifacts"},

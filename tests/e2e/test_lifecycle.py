@@ -109,11 +109,11 @@ def test_sigterm_drains_without_losing_a_request(start: Start):
 
 def test_a_signal_while_the_release_loads_ends_it_cleanly(encoder: Path, sample_index: Path):
     code = (
-        "import signal, os, service.service as s; load = s.load_release\n"
+        "import signal, os; from service.loading import ReleaseLoader; load = ReleaseLoader.load\n"
         "def slow(*args):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return load(*args)\n"
-        "s.load_release = slow; import sys, hlm; sys.argv[0] = 'hlm'; hlm.main()"
+        "ReleaseLoader.load = slow; import sys, hlm; sys.argv[0] = 'hlm'; hlm.main()"
     )
     options = ["serve", "--name=x", f"--encoder={encoder}", f"--index={sample_index}", "--port=0"]
     command = [sys.executable, "-c", code, *options]

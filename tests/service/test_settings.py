@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -43,12 +44,25 @@ def test_command_line_beats_environment_beats_file_beats_default(config: Path, m
         (RELEASE + "batching: {max_batch_sise: 8}", "batching.max_batch_sise: Extra inputs are not permitted"),
         (RELEASE + "colour: red", "colour: Extra inputs are not permitted"),
         (RELEASE + "server: {port: many}", "server.port: Input should be a valid integer"),
+        (
+            RELEASE + "canary: {name: a, encoder: f, index: j}",
+            "release, canary and shadow need names of their own, found a, a",
+        ),
+        (RELEASE + "canary: {name: b, encoder: f, index: j, share: 2}", "canary.share: Input should be less than"),
         ("release: {name: a", "cannot be read as YAML"),
         ("just words", "expected sections with settings, found str"),
         ("1: 2", "expected sections with settings"),
     ],
     ids=[
-        *("no release", "out of range", "misspelt setting", "misspelt section", "wrong type"),
+        *(
+            "no release",
+            "out of range",
+            "misspelt setting",
+            "misspelt section",
+            "wrong type",
+            "one name for two",
+            "share over 1",
+        ),
         *("not YAML", "a scalar", "a number as name"),
     ],
 )
@@ -98,7 +112,8 @@ def documented_settings() -> dict[str, tuple[str, str]]:
 def actual_settings() -> dict[str, tuple[str, str]]:
     found = {}
     for section, outer in Settings.model_fields.items():
-        model = outer.annotation
+        models = [one for one in get_args(outer.annotation) or (outer.annotation,) if one is not type(None)]
+        [model] = models
         assert isinstance(model, type)
         assert issubclass(model, BaseModel)
         for name, field in model.model_fields.items():

@@ -1,0 +1,64 @@
+"""Runs a long job beside requests: on a thread of its own, at low priority, and with no trace of it left behind."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from artifacts.errors import HlmError
+
+NICE = 10
+"""Requests get nine tenths of a core that both want. Not SCHED_IDLE: such a thread may wait for its core while it holds
+the interpreter's lock, and all requests with it."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A job that failed, and why; not the exception, whose traceback would keep all that was loaded in memory."""
+
+    reason: str
+    error: type[Exception]
+
+
+async def attempt_in_background(job: Callable[[], T], *, nice: int = NICE) -> T | Refusal:
+    """Run a blocking job on a thread of its own. The process ends after it: killed inside onnxruntime, it would abort.
+
+    Args:
+        job: what it raises becomes a `Refusal`.
+        nice: added to the thread's own niceness.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T | Refusal] = loop.create_future()
+
+    def run() -> None:
+        with contextlib.suppress(OSError):  # a thread may always be made nicer, but a sandbox may say no
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        outcome = _attempt(job)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            loop.call_soon_threadsafe(_deliver, future, outcome)
+
+    threading.Thread(target=run, name="background").start()
+    return await future
+
+
+def _attempt(job: Callable[[], T]) -> T | Refusal:
+    try:
+        return job()
+    except HlmError as error:
+        return Refusal(str(error), type(error))
+    except Exception as error:  # serving goes on, whatever loading does
+        logger.exception("a background job failed")
+        return Refusal(f"{type(error).__name__}: {error}", type(error))
+
+
+def _deliver(future: "asyncio.Future[T | Refusal]", outcome: T | Refusal) -> None:
+    if not future.done():
+        future.set_result(outcome)

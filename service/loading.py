@@ -1,0 +1,143 @@
+"""Loads a release beside those that are served: what is new is read, verified and warmed up, the rest is shared."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from artifacts.golden import Golden, load_golden
+from artifacts.manifest import EncoderManifest, IndexManifest
+from artifacts.space import EmbeddingSpace
+from artifacts.store import load_manifest
+from index.load import load_index, needed_bytes
+from memory import available_bytes
+from service.encoder import MODEL_NAME, Encoder
+from service.errors import ReleaseError
+from service.release import Release
+from service.settings import ReleaseSettings, SwapSettings
+from service.verify import Figures, verify, warm_up
+
+ENCODER_FACTOR = 2
+ENCODER_BYTES = 24_000_000
+"""onnxruntime holds weights as they are in the file and packed for its kernels; tokenizer and first runs come on top.
+int8 MiniLM of 23 MB takes 54 MB."""
+RESERVE_BYTES = 64_000_000
+"""Left free for requests, and for what the estimate misses."""
+
+logger = logging.getLogger(__name__)
+
+
+class MemoryShortError(ReleaseError):
+    """A release does not fit beside those that are loaded."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A release that may be served, and where it came from."""
+
+    release: Release
+    settings: ReleaseSettings
+    encoder_manifest: EncoderManifest
+    golden: Golden
+    figures: Figures
+    loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def has_encoder(self, directory: Path, manifest: EncoderManifest) -> bool:
+        """Whether its encoder is this artifact: the same directory, and nothing in it replaced since."""
+        return self.settings.encoder.resolve() == directory.resolve() and self.encoder_manifest == manifest
+
+    def has_index(self, directory: Path, manifest: IndexManifest) -> bool:
+        """Whether its index is this artifact."""
+        return self.settings.index.resolve() == directory.resolve() and self.release.ad_index.manifest == manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLoader:
+    """Loads releases; blocks, so it is called in a thread of its own."""
+
+    bounds: SwapSettings
+    max_batch_size: int
+    available: Callable[[], int | None] = available_bytes
+
+    def load(self, wanted: ReleaseSettings, held: Sequence[Loaded], go_on: Callable[[], None]) -> Loaded:
+        """Load both artifacts, check that they belong together and answer as they should, and warm them up.
+
+        Args:
+            wanted: what to load.
+            held: releases that are in memory. An encoder or index that one of them has is shared; where one has both
+                and the name, it comes back itself.
+            go_on: called before each long step; what it raises ends the load.
+
+        Raises:
+            ArtifactError: a file of an artifact is missing or damaged.
+            SessionError: the graph of the encoder cannot be loaded.
+            MemoryShortError: there is not enough memory for what is new.
+            ReleaseError: the two are of different embedding spaces, or do not answer as their manifests promise.
+        """
+        encoder_manifest = load_manifest(wanted.encoder, EncoderManifest)
+        index_manifest = load_manifest(wanted.index, IndexManifest)
+        with_encoder = [one for one in held if one.has_encoder(wanted.encoder, encoder_manifest)]
+        with_index = [one for one in held if one.has_index(wanted.index, index_manifest)]
+        with_both = [one for one in with_encoder if one in with_index]
+        for one in with_both:
+            if one.release.name == wanted.name:
+                return one
+        _check_same_space(wanted, encoder_manifest.space, index_manifest.space)
+        self._check_memory(wanted, None if with_encoder else encoder_manifest, None if with_index else index_manifest)
+        go_on()
+        if with_encoder:
+            encoder, encoder_manifest, golden = _encoder_of(with_encoder[0])
+        else:
+            encoder, encoder_manifest, golden = _load_encoder(wanted.encoder, held)
+        go_on()
+        ad_index = with_index[0].release.ad_index if with_index else load_index(wanted.index)
+        _check_same_space(wanted, encoder.space, ad_index.manifest.space)  # either may have been replaced meanwhile
+        release = Release(
+            wanted.name, encoder, ad_index, encoder_manifest.model_version, ad_index.manifest.index_version
+        )
+        if with_both:
+            return Loaded(release, wanted, encoder_manifest, golden, with_both[0].figures)
+        go_on()
+        figures = verify(wanted, release, encoder_manifest, golden, self.bounds)
+        warm_up(release, self.max_batch_size)
+        return Loaded(release, wanted, encoder_manifest, golden, figures)
+
+    def _check_memory(
+        self, wanted: ReleaseSettings, encoder: EncoderManifest | None, index: IndexManifest | None
+    ) -> None:
+        """Refuse before anything is loaded: the kernel would kill the process that serves, not the load."""
+        needed = 0
+        if encoder is not None:
+            needed += ENCODER_FACTOR * encoder.files[MODEL_NAME].bytes + ENCODER_BYTES
+        if index is not None:
+            needed += needed_bytes(index)
+        free = self.available()
+        if needed and free is not None and needed + RESERVE_BYTES > free:
+            raise MemoryShortError(
+                f"release {wanted.name}: needs about {needed / 1e6:,.0f} MB of memory beside what is served and"
+                f" {RESERVE_BYTES / 1e6:,.0f} MB of reserve, and {free / 1e6:,.0f} MB are free"
+            )
+
+
+def _encoder_of(loaded: Loaded) -> tuple[Encoder, EncoderManifest, Golden]:
+    return loaded.release.encoder, loaded.encoder_manifest, loaded.golden
+
+
+def _load_encoder(directory: Path, held: Sequence[Loaded]) -> tuple[Encoder, EncoderManifest, Golden]:
+    encoder, manifest = Encoder.load(directory, relatives=[one.release.encoder for one in held])
+    return encoder, manifest, load_golden(directory, manifest.space.dim)
+
+
+def _check_same_space(wanted: ReleaseSettings, ours: EmbeddingSpace, theirs: EmbeddingSpace) -> None:
+    if ours.space_id == theirs.space_id:
+        return
+    differing = [
+        f"{name} {getattr(ours, name)!r} against {getattr(theirs, name)!r}"
+        for name in type(ours).model_fields
+        if getattr(ours, name) != getattr(theirs, name)
+    ]
+    raise ReleaseError(
+        f"encoder {wanted.encoder} (space {ours.space_id}) cannot serve index {wanted.index} (space {theirs.space_id}):"
+        f" {', '.join(differing)}"
+    )
