@@ -12,7 +12,9 @@ HlmError
 ├─ NotReadyError         503 not_ready, with Retry-After
 ├─ DeadlineExceeded      504 deadline_exceeded
 ├─ ClientGone            499 cancelled; nobody reads it
-└─ PipelineError         500 internal_error
+├─ PipelineError         500 internal_error
+├─ UnauthorizedError     401 unauthorized, on the admin listener
+└─ ReleaseRejectedError  409 release_rejected, on the admin listener
 """
 
 from typing import ClassVar
@@ -37,6 +39,13 @@ class RequestError(ServiceError):
     closes_connection: ClassVar[bool] = False
     """Whether the rest of the request is left unread, so that no other can follow it."""
     retry_after_s: int | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Header fields of the answer beyond those of its body."""
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.closes_connection:
+            headers["Connection"] = "close"
+        return headers
 
     def details(self) -> dict[str, object]:
         """Members of the problem document beyond the standard ones."""
@@ -110,3 +119,20 @@ class PipelineError(RequestError):
     """Encoding or searching this query failed, also when it was tried alone."""
 
     status, problem, title = 500, "internal_error", "Encoding or searching failed"
+
+
+class UnauthorizedError(RequestError):
+    """A request to the admin listener came without its token."""
+
+    status, problem, title = 401, "unauthorized", "The token is missing or wrong"
+    closes_connection = True
+
+    def headers(self) -> dict[str, str]:
+        """How to do better."""
+        return super().headers() | {"WWW-Authenticate": "Bearer"}
+
+
+class ReleaseRejectedError(RequestError):
+    """A release is not served, for the reason given; what was served before still is."""
+
+    status, problem, title = 409, "release_rejected", "The release was rejected"

@@ -2,13 +2,13 @@
 
 import asyncio
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
 from service.errors import (
@@ -31,6 +31,7 @@ MOST_ERRORS = 20
 MOST_NAME_CHARACTERS = 64
 
 JSON = "application/json"
+Body = TypeVar("Body", bound=BaseModel)
 
 router = APIRouter()
 
@@ -72,7 +73,7 @@ async def answer_retrieve(service: Service, scope: Scope, receive: Receive) -> b
     arrived = perf_counter()
     limits = service.settings.limits
     try:
-        wanted = parse_request(await read_body(scope, receive, limits.max_body_bytes))
+        wanted = parse_body(RetrieveRequest, await read_body(scope, receive, limits.max_body_bytes))
         deadline = arrived + (wanted.timeout_ms or limits.default_timeout_ms) / 1e3
         connection: Connection | None = scope.get(CONNECTION_KEY)
         return await service.retriever.retrieve(wanted, arrived=arrived, deadline=deadline, connection=connection)
@@ -108,15 +109,15 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         raise SlowBodyError(f"only {len(body)} bytes came within {BODY_TIMEOUT_S:g} s") from error
 
 
-def parse_request(body: bytes) -> RetrieveRequest:
-    """Validate a `/retrieve` body.
+def parse_body(model: type[Body], body: bytes) -> Body:
+    """Validate a request's body.
 
     Raises:
         InvalidJsonError: it is not a JSON document.
         InvalidRequestError: a field is wrong; all wrong fields are named, up to a sensible number.
     """
     try:
-        return RetrieveRequest.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
     if found[0]["type"] == "json_invalid":

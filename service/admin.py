@@ -1,0 +1,172 @@
+"""The admin listener: which releases are served, for whoever has the token.
+
+    HLM_ADMIN_TOKEN set? -> bearer token right? -> POST /releases/use, POST /releases/rollback, GET /releases
+
+It is another listener on the same event loop, by default on the loopback address, and off without a token. Bodies name
+directories of the machine that serves, which is the right of this listener's callers and of no others.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol, cast
+
+import orjson
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import UnauthorizedError
+from service.listener import bind, url_of
+from service.problems import add_problem_handlers, error_response
+from service.routes import JSON, parse_body, read_body
+from service.settings import ADMIN_TOKEN_VARIABLE, ReleaseSettings, ServerSettings, read_admin_token
+
+MAX_BODY_BYTES = 65_536
+STOP_TIMEOUT_S = 1.0
+"""How long requests in flight may take to finish once the service ends; loading a release for it has no use then."""
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+
+class ReleaseControl(Protocol):
+    """What decides which releases are served."""
+
+    async def use(self, settings: ReleaseSettings) -> dict[str, object]:
+        """Load, verify and warm up a release beside the served one, then serve it; gives the status after that.
+
+        Raises:
+            ReleaseRejectedError: it cannot be served; what was served still is.
+        """
+
+    async def rollback(self) -> dict[str, object]:
+        """Serve the previous release again; gives the status after that.
+
+        Raises:
+            ReleaseRejectedError: there is no previous release.
+        """
+
+    def status(self) -> dict[str, object]:
+        """Which releases there are, as what, from where, and why the last one was rejected, if it was."""
+
+
+@contextlib.asynccontextmanager
+async def admin_listener(
+    settings: ServerSettings, control: ReleaseControl, connection_class: type[asyncio.Protocol]
+) -> AsyncIterator[str | None]:
+    """Answer on the admin listener as long as the block runs; gives its URL, None where it is off.
+
+    Args:
+        settings: where it listens.
+        control: what the routes act on.
+        connection_class: uvicorn's protocol class, for the public listener's limits on headers.
+
+    Raises:
+        StartupError: the token is unfit, or the address is taken.
+    """
+    token = read_admin_token()
+    if token is None:
+        logger.info("the admin listener is off: %s is not set", ADMIN_TOKEN_VARIABLE)
+        yield None
+        return
+    listener = bind(settings.admin_host, settings.admin_port, "server.admin_host, server.admin_port")
+    url = url_of(listener)  # while the socket is open
+    server = _AdminServer(_config(create_admin_app(control, token), connection_class))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    logger.info("the admin listener is on %s", url)
+    try:
+        yield url
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def create_admin_app(control: ReleaseControl, token: str) -> ASGIApp:
+    """The admin listener's app; nothing of it answers without the token."""
+    app = FastAPI(
+        title="hlm-retrieval, admin",
+        openapi_url=None,  # a browser would not send the token; docs/api.md has the interface
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.control = control
+    app.include_router(router)
+    add_problem_handlers(app)
+    return _TokenGate(app, token)
+
+
+@router.get("/releases")
+async def releases(request: Request) -> Response:
+    """Which releases there are."""
+    return _answer(_control_of(request).status())
+
+
+@router.post("/releases/use")
+async def use(request: Request) -> Response:
+    """Serve another release; the answer comes when it is served, or rejected."""
+    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    return _answer(await _control_of(request).use(parse_body(ReleaseSettings, body)))
+
+
+@router.post("/releases/rollback")
+async def rollback(request: Request) -> Response:
+    """Serve the previous release again."""
+    return _answer(await _control_of(request).rollback())
+
+
+def _control_of(request: Request) -> ReleaseControl:
+    return cast("ReleaseControl", request.app.state.control)
+
+
+def _answer(status: dict[str, object]) -> Response:
+    return Response(orjson.dumps(status), media_type=JSON)
+
+
+class _TokenGate:
+    """Lets a request through to the app if it carries the token, before its path or its body is looked at."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if self._opens_to(scope):
+            await self._app(scope, receive, send)
+        else:
+            await error_response(UnauthorizedError("expected `Authorization: Bearer` and the token"))(
+                scope, receive, send
+            )
+
+    def _opens_to(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(b" ")
+        return hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer"
+
+
+class _AdminServer(uvicorn.Server):
+    """A server that leaves signals to the public one: a second handler would hide them from its drain."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take no signal."""
+        yield
+
+
+def _config(app: ASGIApp, connection_class: type[asyncio.Protocol]) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=connection_class,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,  # type: ignore[arg-type]  # only awaited
+    )
