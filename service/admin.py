@@ -18,7 +18,8 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import UnauthorizedError
+from artifacts.errors import HlmError
+from service.errors import ReleaseRejectedError, UnauthorizedError
 from service.listener import bind, url_of
 from service.problems import add_problem_handlers, error_response
 from service.routes import JSON, parse_body, read_body
@@ -27,6 +28,8 @@ from service.settings import ADMIN_TOKEN_VARIABLE, ReleaseSettings, ServerSettin
 MAX_BODY_BYTES = 65_536
 STOP_TIMEOUT_S = 1.0
 """How long requests in flight may take to finish once the service ends; loading a release for it has no use then."""
+NOT_SERVED = ("rejected", "superseded")
+"""Results of a wish for a release that is not served after it."""
 
 logger = logging.getLogger(__name__)
 router = APIRouter()
@@ -36,21 +39,21 @@ class ReleaseControl(Protocol):
     """What decides which releases are served."""
 
     async def use(self, settings: ReleaseSettings) -> dict[str, object]:
-        """Load, verify and warm up a release beside the served one, then serve it; gives the status after that.
+        """Load, verify and warm up a release beside the served one, then serve it.
 
-        Raises:
-            ReleaseRejectedError: it cannot be served; what was served still is.
+        Returns:
+            What came of it as `result`, and why as `reason` where the release is not served.
         """
 
     async def rollback(self) -> dict[str, object]:
-        """Serve the previous release again; gives the status after that.
+        """Serve the previous release again; likewise.
 
         Raises:
-            ReleaseRejectedError: there is no previous release.
+            HlmError: there is none.
         """
 
     def status(self) -> dict[str, object]:
-        """Which releases there are, as what, from where, and why the last one was rejected, if it was."""
+        """Which releases there are, as what, from where, and what came of the last wish for one."""
 
 
 @contextlib.asynccontextmanager
@@ -95,6 +98,7 @@ def create_admin_app(control: ReleaseControl, token: str) -> ASGIApp:
     app.state.control = control
     app.include_router(router)
     add_problem_handlers(app)
+    app.add_exception_handler(HlmError, _answer_rejection)
     return _TokenGate(app, token)
 
 
@@ -106,15 +110,24 @@ async def releases(request: Request) -> Response:
 
 @router.post("/releases/use")
 async def use(request: Request) -> Response:
-    """Serve another release; the answer comes when it is served, or rejected."""
+    """Serve another release; the answer, which releases there are, comes when it is served or rejected."""
     body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
-    return _answer(await _control_of(request).use(parse_body(ReleaseSettings, body)))
+    outcome = await _control_of(request).use(parse_body(ReleaseSettings, body))
+    if outcome["result"] in NOT_SERVED:
+        raise ReleaseRejectedError(str(outcome["reason"]))
+    return _answer(_control_of(request).status())
 
 
 @router.post("/releases/rollback")
 async def rollback(request: Request) -> Response:
     """Serve the previous release again."""
-    return _answer(await _control_of(request).rollback())
+    await _control_of(request).rollback()
+    return _answer(_control_of(request).status())
+
+
+async def _answer_rejection(_: Request, error: Exception) -> Response:
+    """Whatever is wrong with an artifact, to the caller it is the reason why the release is not served."""
+    return error_response(ReleaseRejectedError(str(error)))
 
 
 def _control_of(request: Request) -> ReleaseControl:

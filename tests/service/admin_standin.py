@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 from service.admin import admin_listener
-from service.errors import ReleaseRejectedError
+from service.errors import StartupError
 from service.server import Connection
 from service.settings import ReleaseSettings, ServerSettings
 
@@ -21,41 +21,46 @@ class FakeReleases:
         self.used: list[ReleaseSettings] = []
         self.stable = _described("first", "encoders/e1", "indexes/i1")
         self.previous: dict[str, object] | None = None
+        self.last_swap: dict[str, object] | None = None
         self.loading = threading.Event()
         """Set while `slow` is being loaded."""
 
     async def use(self, settings: ReleaseSettings) -> dict[str, object]:
         self.used.append(settings)
         if settings.name == "bad":
-            raise ReleaseRejectedError("encoder x (space 1) cannot serve index y (space 2)")
+            return self._swapped("rejected", settings.name, "encoder x (space 1) cannot serve index y (space 2)")
+        if settings.name == "late":
+            return self._swapped("superseded", settings.name, "another was wanted before it was loaded")
         if settings.name == "broken":
             raise ZeroDivisionError("internals")
         if settings.name == "slow":
             self.loading.set()
             await asyncio.Event().wait()
-        self.previous, self.stable = (
-            self.stable,
-            _described(settings.name, str(settings.encoder), str(settings.index)),
-        )
-        return self.status()
+        self.previous = self.stable
+        self.stable = _described(settings.name, str(settings.encoder), str(settings.index))
+        return self._swapped("swapped", settings.name)
 
     async def rollback(self) -> dict[str, object]:
         if self.previous is None:
-            raise ReleaseRejectedError("there is no previous release")
+            raise StartupError("there is no previous release in memory to roll back to")
         self.stable, self.previous = self.previous, None
-        return self.status()
+        return self._swapped("rolled_back", str(self.stable["name"]))
 
     def status(self) -> dict[str, object]:
-        return {"stable": self.stable, "previous": self.previous, "canary": None}
+        return {"stable": self.stable, "canary": None, "previous": self.previous, "last_swap": self.last_swap}
+
+    def _swapped(self, result: str, name: str, reason: str | None = None) -> dict[str, object]:
+        self.last_swap = {"result": result, "release": name, "role": "stable", "reason": reason}
+        return self.last_swap
 
 
 def _described(name: str, encoder: str, index: str) -> dict[str, object]:
     return {
         "name": name,
-        "encoder": encoder,
-        "index": index,
         "model_version": f"{name}-m",
         "index_version": f"{name}-i",
+        "encoder": encoder,
+        "index": index,
     }
 
 

@@ -100,11 +100,16 @@ def test_it_uses_rolls_back_and_tells(admin: httpx.Client, releases: FakeRelease
 
 
 @pytest.mark.parametrize(
-    ("path", "reason"),
-    [("use", "encoder x (space 1) cannot serve index y (space 2)"), ("rollback", "there is no previous release")],
+    ("path", "name", "reason"),
+    [
+        ("use", "bad", "encoder x (space 1) cannot serve index y (space 2)"),
+        ("use", "late", "another was wanted before it was loaded"),
+        ("rollback", "bad", "there is no previous release in memory to roll back to"),
+    ],
+    ids=["rejected", "superseded", "no previous release"],
 )
-def test_what_is_rejected_is_409_with_the_reason(admin: httpx.Client, path: str, reason: str):
-    answer = admin.post(f"/releases/{path}", json=RELEASE | {"name": "bad"})
+def test_what_is_not_served_is_409_with_the_reason(admin: httpx.Client, path: str, name: str, reason: str):
+    answer = admin.post(f"/releases/{path}", json=RELEASE | {"name": name})
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json() == {
         "type": "release_rejected",
