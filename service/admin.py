@@ -19,7 +19,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from artifacts.errors import HlmError
-from service.errors import ReleaseRejectedError, UnauthorizedError
+from service.errors import NotReadyError, ReleaseRejectedError, UnauthorizedError
 from service.listener import bind, url_of
 from service.problems import add_problem_handlers, error_response
 from service.routes import JSON, parse_body, read_body
@@ -111,8 +111,11 @@ async def releases(request: Request) -> Response:
 @router.post("/releases/use")
 async def use(request: Request) -> Response:
     """Serve another release; the answer, which releases there are, comes when it is served or rejected."""
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
-    outcome = await _control_of(request).use(parse_body(ReleaseSettings, body))
+    wanted = parse_body(ReleaseSettings, await read_body(request.scope, request.receive, MAX_BODY_BYTES))
+    try:
+        outcome = await _control_of(request).use(wanted)
+    except asyncio.CancelledError as error:  # nobody but the server that ends cancels a request
+        raise NotReadyError(f"the service is stopping; release {wanted.name} is not served") from error
     if outcome["result"] in NOT_SERVED:
         raise ReleaseRejectedError(str(outcome["reason"]))
     return _answer(_control_of(request).status())

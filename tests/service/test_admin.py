@@ -215,18 +215,19 @@ def test_the_public_server_keeps_the_signals(releases: FakeReleases):
     assert [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)] == before
 
 
-def test_it_ends_although_a_release_is_still_being_loaded(releases: FakeReleases):
+def test_it_ends_although_a_release_is_still_being_loaded(releases: FakeReleases, caplog: pytest.LogCaptureFixture):
     def load() -> None:
         with httpx.Client(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30) as client:
-            statuses.append(client.post(f"{url}/releases/use", json=RELEASE | {"name": "slow"}).status_code)
+            answers.append(client.post(f"{url}/releases/use", json=RELEASE | {"name": "slow"}))
 
-    statuses: list[int] = []
+    answers: list[httpx.Response] = []
     with listening(releases) as url:
         caller = threading.Thread(target=load)
         caller.start()
         wait_until(releases.loading.is_set)
     caller.join()
-    assert statuses == [500]
+    assert [(answer.status_code, answer.json()["type"]) for answer in answers] == [(503, "not_ready")]
+    assert "Traceback" not in caplog.text
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
 
