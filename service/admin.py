@@ -17,6 +17,7 @@ import orjson
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from artifacts.errors import HlmError
 from service.errors import NotReadyError, ReleaseRejectedError, UnauthorizedError
@@ -26,6 +27,9 @@ from service.routes import JSON, parse_body, read_body
 from service.settings import ADMIN_TOKEN_VARIABLE, ReleaseSettings, ServerSettings, read_admin_token
 
 MAX_BODY_BYTES = 65_536
+MAX_HEADER_BYTES = 65_536
+"""Of the header, with what comes in the same packet."""
+HEADER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 1.0
 """How long requests in flight may take to finish once the service ends; loading a release for it has no use then."""
 NOT_SERVED = ("rejected", "superseded")
@@ -57,15 +61,12 @@ class ReleaseControl(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def admin_listener(
-    settings: ServerSettings, control: ReleaseControl, connection_class: type[asyncio.Protocol]
-) -> AsyncIterator[str | None]:
+async def admin_listener(settings: ServerSettings, control: ReleaseControl) -> AsyncIterator[str | None]:
     """Answer on the admin listener as long as the block runs; gives its URL, None where it is off.
 
     Args:
         settings: where it listens.
         control: what the routes act on.
-        connection_class: uvicorn's protocol class, for the public listener's limits on headers.
 
     Raises:
         StartupError: the token is unfit, or the address is taken.
@@ -77,7 +78,7 @@ async def admin_listener(
         return
     listener = bind(settings.admin_host, settings.admin_port, "server.admin_host, server.admin_port")
     url = url_of(listener)  # while the socket is open
-    server = _AdminServer(_config(create_admin_app(control, token), connection_class))
+    server = _AdminServer(_config(create_admin_app(control, token)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     logger.info("the admin listener is on %s", url)
     try:
@@ -174,10 +175,40 @@ class _AdminServer(uvicorn.Server):
         yield
 
 
-def _config(app: ASGIApp, connection_class: type[asyncio.Protocol]) -> uvicorn.Config:
+class _Connection(HttpToolsProtocol):
+    """A connection for one request, whose header is small and comes at once; who sends it may lack the token."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for the header."""
+        super().connection_made(transport)
+        self._bytes_left = MAX_HEADER_BYTES
+        self._timer = self.loop.call_later(HEADER_TIMEOUT_S, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        if not self._timer.cancelled():
+            self._bytes_left -= len(data)
+            if self._bytes_left < 0:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Stop to wait; called by the parser."""
+        self._timer.cancel()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop to wait."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=connection_class,
+        http=_Connection,
+        headers=[("connection", "close")],
         ws="none",
         lifespan="off",
         access_log=False,

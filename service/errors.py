@@ -125,7 +125,6 @@ class UnauthorizedError(RequestError):
     """A request to the admin listener came without its token."""
 
     status, problem, title = 401, "unauthorized", "The token is missing or wrong"
-    closes_connection = True
 
     def headers(self) -> dict[str, str]:
         """How to do better."""

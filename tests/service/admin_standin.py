@@ -8,7 +8,6 @@ from concurrent.futures import Future
 
 from service.admin import admin_listener
 from service.errors import StartupError
-from service.server import Connection
 from service.settings import ReleaseSettings, ServerSettings
 
 TOKEN = "0123456789abcdef"
@@ -73,7 +72,7 @@ def listening(releases: FakeReleases) -> Iterator[str]:
     async def run() -> None:
         end = asyncio.Event()
         ending.set_result((asyncio.get_running_loop(), end))
-        async with admin_listener(ServerSettings(admin_port=0), releases, Connection) as at:
+        async with admin_listener(ServerSettings(admin_port=0), releases) as at:
             assert at is not None
             url.set_result(at)
             await end.wait()

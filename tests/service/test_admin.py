@@ -2,10 +2,12 @@
 
 import ast
 import asyncio
+import contextlib
 import hmac
 import json
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+import service.admin
 from service.admin import admin_listener
 from service.app import create_app
 from service.errors import StartupError
-from service.server import Connection
 from service.service import Service
 from service.settings import ReleaseSettings, ServerSettings, load_settings
 from tests.service.admin_standin import TOKEN, FakeReleases, listening
@@ -43,7 +45,7 @@ def open_and_close(**settings: Any) -> str | None:
     """Run the listener for no longer than it takes to start."""
 
     async def run() -> str | None:
-        async with admin_listener(ServerSettings(admin_port=0, **settings), FakeReleases(), Connection) as url:
+        async with admin_listener(ServerSettings(admin_port=0, **settings), FakeReleases()) as url:
             return url
 
     return asyncio.run(run())
@@ -81,7 +83,7 @@ def test_a_taken_port_names_the_settings(admin: httpx.Client):
 
 
 async def _enter(settings: ServerSettings) -> None:
-    async with admin_listener(settings, FakeReleases(), Connection):
+    async with admin_listener(settings, FakeReleases()):
         pass
 
 
@@ -203,7 +205,7 @@ def test_the_token_is_in_no_log_and_no_setting(
 
 def test_the_public_server_keeps_the_signals(releases: FakeReleases):
     async def handlers_while_it_runs() -> list[Any]:
-        async with admin_listener(ServerSettings(admin_port=0), releases, Connection) as url:
+        async with admin_listener(ServerSettings(admin_port=0), releases) as url:
             async with httpx.AsyncClient() as client:
                 assert (await client.get(f"{url}/releases")).status_code == 401
             return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -230,6 +232,32 @@ def test_it_ends_although_a_release_is_still_being_loaded(releases: FakeReleases
     assert "Traceback" not in caplog.text
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+
+
+def raw(admin: httpx.Client) -> socket.socket:
+    return socket.create_connection((admin.base_url.host, admin.base_url.port), timeout=30)
+
+
+def test_a_header_that_does_not_end_is_given_up(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(service.admin, "HEADER_TIMEOUT_S", 0.05)
+    with raw(admin) as silent, raw(admin) as begun:
+        begun.sendall(b"GET /releases HTTP/1.1\r\nX: ")
+        assert (silent.recv(1), begun.recv(1)) == (b"", b"")
+
+
+def test_a_header_without_measure_is_cut_off(admin: httpx.Client):
+    request = b"GET /releases HTTP/1.1\r\n" + b"X: y\r\n" * 200_000 + b"\r\n"
+    with raw(admin) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(request)
+        assert connection.recv(1) == b""  # rather than 401
+
+
+def test_a_connection_takes_one_request(admin: httpx.Client):
+    request = f"GET /releases HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    with raw(admin) as connection:
+        connection.sendall(request * 3)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.count(b"HTTP/1.1 200 OK") == answer.count(b"connection: close") == 1
 
 
 # --- the public listener, seen from here --------------------------------------------------------------------------
