@@ -28,7 +28,6 @@ from service.settings import ADMIN_TOKEN_VARIABLE, ReleaseSettings, ServerSettin
 
 MAX_BODY_BYTES = 65_536
 MAX_HEADER_BYTES = 65_536
-"""Of the header, with what comes in the same packet."""
 HEADER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 1.0
 """How long requests in flight may take to finish once the service ends; loading a release for it has no use then."""
@@ -187,7 +186,7 @@ class _Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
         if not self._timer.cancelled():
-            self._bytes_left -= len(data)
+            self._bytes_left -= len(data.partition(b"\r\n\r\n")[0])
             if self._bytes_left < 0:
                 self.transport.abort()
                 return
