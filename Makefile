@@ -27,23 +27,26 @@ help: ## This list
 
 # --- environments, one per file in requirements/ -----------------------------------------------------------------
 
-# $(1) directory, $(2) requirements file. hnswlib is compiled, never taken from a cache that another CPU may have filled.
+# $(1) directory, $(2) requirements file, $(3) further options. hnswlib is compiled, never taken from a cache that another
+# CPU may have filled; what builds it and this project is locked too, so it is installed beforehand.
 define make_venv
 	@echo "Creating $(1) from $(2) …"
 	@$(PYTHON) -m venv --clear $(1)
-	@$(call PIP_INSTALL,$(1)) --no-cache-dir --no-binary hnswlib "$$(grep '^hnswlib==' $(2))"
-	@$(call PIP_INSTALL,$(1)) -r $(2)
-	@$(call PIP_INSTALL,$(1)) --no-deps -e .
+	@$(call PIP_INSTALL,$(1)) --require-hashes -r requirements/build.txt
+	@awk '/^hnswlib==/,!/\\$$/' $(2) >$(1)/hnswlib.txt
+	@$(call PIP_INSTALL,$(1)) $(3) --no-cache-dir --no-build-isolation --no-deps -r $(1)/hnswlib.txt
+	@$(call PIP_INSTALL,$(1)) $(3) -r $(2)
+	@$(call PIP_INSTALL,$(1)) --no-build-isolation --no-deps -e .
 	@touch $(1)/.complete
 endef
 
-.venv/.complete: requirements/offline.txt
+.venv/.complete: requirements/offline.txt requirements/build.txt
 	$(call make_venv,.venv,$<)
 
-.venv-serve/.complete: requirements/serve.txt
-	$(call make_venv,.venv-serve,$<)
+.venv-serve/.complete: requirements/serve.txt requirements/build.txt
+	$(call make_venv,.venv-serve,$<,--require-hashes)
 
-.venv-dev/.complete: requirements/dev.txt
+.venv-dev/.complete: requirements/dev.txt requirements/build.txt
 	$(call make_venv,.venv-dev,$<)
 
 # --- the demo -----------------------------------------------------------------------------------------------------

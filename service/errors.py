@@ -13,7 +13,9 @@ HlmError
 ├─ NotReadyError         503 not_ready, with Retry-After
 ├─ DeadlineExceeded      504 deadline_exceeded
 ├─ ClientGone            499 cancelled; nobody reads it
-└─ PipelineError         500 internal_error
+├─ PipelineError         500 internal_error
+├─ UnauthorizedError     401 unauthorized, on the admin listener
+└─ ReleaseRejectedError  409 release_rejected, on the admin listener
 """
 
 import math
@@ -131,3 +133,19 @@ class PipelineError(RequestError):
     """Encoding or searching this query failed, also when it was tried alone."""
 
     status, problem, title = 500, "internal_error", "Encoding or searching failed"
+
+
+class UnauthorizedError(RequestError):
+    """A request to the admin listener came without its token."""
+
+    status, problem, title = 401, "unauthorized", "The token is missing or wrong"
+
+    def headers(self) -> dict[str, str]:
+        """How to do better."""
+        return super().headers() | {"WWW-Authenticate": "Bearer"}
+
+
+class ReleaseRejectedError(RequestError):
+    """A release is not served, for the reason given; what was served before still is."""
+
+    status, problem, title = 409, "release_rejected", "The release was rejected"

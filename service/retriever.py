@@ -11,7 +11,6 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from service.admission import Admission
 from service.answer import is_complete, new_request_id, to_json
@@ -24,7 +23,7 @@ from service.pipeline import Found, Query, columns_of
 from service.release import Release
 from service.schemas import RetrieveRequest
 from service.settings import Settings
-from service.validation import refusal_of
+from service.validation import parse_body
 
 Work = Ticket[Query, Found]
 
@@ -66,7 +65,7 @@ class Retriever:
         """
         exchange = Exchange(origin, on_done)
         try:
-            return self.retrieve(parse_request(body), exchange)
+            return self.retrieve(parse_body(RetrieveRequest, body), exchange)
         except RequestError as error:
             self._refuse(exchange, error)
         except Exception as error:  # a fault of ours: the client learns no internals, the log gets all
@@ -190,16 +189,3 @@ class Retriever:
         for watcher in self.watchers:
             watcher.refused(exchange, error)
         exchange.on_done(error)
-
-
-def parse_request(body: bytes) -> RetrieveRequest:
-    """Validate a `/retrieve` body.
-
-    Raises:
-        InvalidJsonError: it is not a JSON document.
-        InvalidRequestError: a field is wrong; all wrong fields are named, up to a sensible number.
-    """
-    try:
-        return RetrieveRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise refusal_of(error) from error

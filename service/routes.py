@@ -2,7 +2,7 @@
 
 import asyncio
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -21,6 +21,7 @@ CONNECTION_KEY = "hlm.connection"
 BODY_TIMEOUT_S = 10.0
 """The longest `timeout_ms` there is; it is in the body, so until that is read nothing else limits the wait."""
 JSON = "application/json"
+Body = TypeVar("Body", bound=BaseModel)
 
 router = APIRouter()
 

@@ -17,6 +17,9 @@ from pydantic_settings import (
 from service.admission import StepName
 from service.errors import StartupError
 
+ADMIN_TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
+LEAST_TOKEN_CHARACTERS = 16
+
 
 class Section(BaseModel):
     """Base of the sections: immutable, and an unknown setting is an error rather than ignored."""
@@ -84,6 +87,8 @@ class ServerSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address of the public listener.")
     port: int = Field(8080, ge=0, le=65_535, description="Port of the public listener; 0 takes a free one.")
+    admin_host: str = Field("127.0.0.1", description="Address of the admin listener, which needs `HLM_ADMIN_TOKEN`.")
+    admin_port: int = Field(8081, ge=0, le=65_535, description="Port of the admin listener; 0 takes a free one.")
     drain_grace_ms: int = Field(
         5_000, ge=0, description="After SIGTERM: how long requests are still accepted while readiness says no."
     )
@@ -218,6 +223,23 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         )
         hint = "" if path else " (give --config, or --name, --encoder and --index)"
         raise StartupError(f"{path or 'settings'}: {wrong}{hint}") from error
+
+
+def read_admin_token() -> str | None:
+    """The token of the admin listener, None where there is none; a secret, so it is not among the settings.
+
+    Raises:
+        StartupError: it is too short, or cannot be sent in a header.
+    """
+    token = os.environ.get(ADMIN_TOKEN_VARIABLE, "").strip()  # a secret read from a file often ends with a newline
+    if not token:
+        return None
+    if len(token) < LEAST_TOKEN_CHARACTERS or not all("!" <= character <= "~" for character in token):
+        raise StartupError(
+            f"{ADMIN_TOKEN_VARIABLE}: expected at least {LEAST_TOKEN_CHARACTERS} visible ASCII characters without a "
+            f"space in between; `openssl rand -hex 32` makes a good token"
+        )
+    return token
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,11 +1,27 @@
-"""What a validation error says to a caller."""
+"""Bodies of requests, and what a caller hears of one that is wrong."""
 
-from pydantic import ValidationError
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from service.errors import InvalidJsonError, InvalidRequestError, RequestError
 
+Body = TypeVar("Body", bound=BaseModel)
 MOST_ERRORS = 20
 MOST_NAME_CHARACTERS = 64
+
+
+def parse_body(model: type[Body], body: bytes) -> Body:
+    """Validate a request's body.
+
+    Raises:
+        InvalidJsonError: it is not a JSON document.
+        InvalidRequestError: a field is wrong; all wrong fields are named, up to a sensible number.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise refusal_of(error) from error
 
 
 def refusal_of(error: ValidationError) -> RequestError:
