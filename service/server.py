@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from artifacts.errors import HlmError
 from service.app import create_app
 from service.errors import StartupError
+from service.logs import configure_logging, log_loop_exception
 from service.release import Release
 from service.routes import CONNECTION_KEY
 from service.service import Service
@@ -35,10 +36,7 @@ def serve(settings: Settings) -> None:
     Raises:
         HlmError: the address is taken, or the release cannot be served.
     """
-    logging.basicConfig(
-        level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and stop messages; ours say more
+    configure_logging(settings.server)
     listener = bind(settings.server)
     config = uvicorn.Config(
         create_app(service := Service(settings)),
@@ -59,6 +57,7 @@ def serve(settings: Settings) -> None:
 
 
 async def _run(server: "DrainingServer", service: Service, listener: socket.socket) -> None:
+    asyncio.get_running_loop().set_exception_handler(log_loop_exception)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     loading = asyncio.create_task(service.start())
     try:

@@ -2,10 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -48,6 +48,9 @@ class ServerSettings(Section):
         description="How long an idle connection is kept; longer than a load balancer keeps its own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of a log line; `auto` is `text` on a terminal and `json` everywhere else."
+    )
 
 
 class BatchingSettings(Section):
@@ -72,6 +75,44 @@ class LimitsSettings(Section):
     max_body_bytes: int = Field(65_536, ge=1_024, description="Longest request body.")
 
 
+class HealthSettings(Section):
+    """When the service no longer calls itself well."""
+
+    worker_stall_ms: int = Field(
+        1_500, ge=100, description="How long a batch, a probe or the event loop may take before it counts as stalled."
+    )
+
+
+class RequestLogSettings(Section):
+    """The sampled log of requests and their answers; off by default."""
+
+    sample_share: float = Field(0.0, ge=0, le=1, description="Share of answered requests that are logged; 0 is off.")
+    path: Path | None = Field(None, description="Directory of the log, one file an hour; needed where it is on.")
+    query_text: Literal["hash", "text", "none"] = Field(
+        "hash", description="What stands for the query: a keyed hash, its text, or nothing."
+    )
+    retention_days: int = Field(7, ge=1, le=3_650, description="Days after which a file is deleted.")
+
+    @model_validator(mode="after")
+    def _has_a_path_where_it_is_on(self) -> Self:
+        if self.sample_share > 0 and self.path is None:
+            raise ValueError("path is needed where sample_share is above 0")
+        return self
+
+
+class TracingSettings(Section):
+    """OpenTelemetry traces; off by default."""
+
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^@\s?#]+$",
+        description="Base address of an OTLP/HTTP collector, such as `http://127.0.0.1:4318`; needs the extra `otel`.",
+    )
+    sample_share: float = Field(
+        0.01, ge=0, le=1, description="Share of requests without a `traceparent` that are traced."
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Sources, strongest first: command line, `HLM_SECTION__NAME` variables, YAML file, defaults."""
 
@@ -83,6 +124,9 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     batching: BatchingSettings = BatchingSettings()
     limits: LimitsSettings = LimitsSettings()
+    health: HealthSettings = HealthSettings()
+    request_log: RequestLogSettings = RequestLogSettings()
+    tracing: TracingSettings = TracingSettings()
 
 
 def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:

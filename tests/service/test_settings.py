@@ -43,12 +43,18 @@ def test_command_line_beats_environment_beats_file_beats_default(config: Path, m
         (RELEASE + "batching: {max_batch_sise: 8}", "batching.max_batch_sise: Extra inputs are not permitted"),
         (RELEASE + "colour: red", "colour: Extra inputs are not permitted"),
         (RELEASE + "server: {port: many}", "server.port: Input should be a valid integer"),
+        (
+            RELEASE + "request_log: {sample_share: 0.1}",
+            "request_log: Value error, path is needed where sample_share is",
+        ),
+        (RELEASE + "tracing: {otlp_endpoint: 'http://me:secret@x'}", "tracing.otlp_endpoint: String should match"),
         ("release: {name: a", "cannot be read as YAML"),
         ("just words", "expected sections with settings, found str"),
         ("1: 2", "expected sections with settings"),
     ],
     ids=[
         *("no release", "out of range", "misspelt setting", "misspelt section", "wrong type"),
+        *("request log without path", "a password that /info would show"),
         *("not YAML", "a scalar", "a number as name"),
     ],
 )
