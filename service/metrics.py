@@ -93,6 +93,21 @@ class Metrics:
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 
+        self._watch_collectors()
+
+    def _watch_collectors(self) -> None:
+        records = Counter(
+            "hlm_request_log_records",
+            "Sampled requests that were written to the request log, dropped because its queue was full, or failed.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._logged = {result: records.labels(result) for result in ("written", "dropped", "failed")}
+
+    def request_logged(self, result: str, count: int) -> None:
+        """What became of `count` sampled requests: `written`, `dropped` or `failed`."""
+        self._logged[result].inc(count)
+
     def observe_state(self, queued: Callable[[], int], running: Callable[[], int], ready: Callable[[], bool]) -> None:
         """Read these gauges when they are scraped."""
         self._queued.set_function(queued)

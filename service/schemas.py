@@ -47,6 +47,7 @@ class RetrieveRequest(BaseModel):
         Field(None, description="Comes back in the answer; made up where absent.")
     )
     fields: list[FieldName] = Field(default=[], max_length=16, description="Ad fields to return beside id and score.")
+    no_log: bool = Field(False, description="Keep this request out of the request log.")
 
 
 class ScoredAd(BaseModel):
