@@ -17,9 +17,10 @@ from index.ad_index import SearchHits
 from index.ads import AdTable
 from service import request_log
 from service.errors import StartupError
+from service.hourly_files import HOUR_S, HourlyFiles
 from service.metrics import Metrics, StageTimes
 from service.release import Release
-from service.request_log import DAY_S, HOUR_S, QUEUE_SIZE, HourlyFiles, RequestLog, open_request_log
+from service.request_log import DAY_S, QUEUE_SIZE, RequestLog, open_request_log
 from service.schemas import RetrieveRequest
 from service.settings import RequestLogSettings
 from tests.waiting import wait_until
