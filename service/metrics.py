@@ -102,11 +102,19 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        traces = Counter(
+            "hlm_traces", "Requests that were traced, or not because of the limit.", ["result"], registry=self.registry
+        )
+        self._traced = {result: traces.labels(result) for result in ("recorded", "limited")}
         self._logged = {result: records.labels(result) for result in ("written", "dropped", "failed")}
 
     def request_logged(self, result: str, count: int) -> None:
         """What became of `count` sampled requests: `written`, `dropped` or `failed`."""
         self._logged[result].inc(count)
+
+    def traced(self, result: str) -> None:
+        """A request that was to be traced was `recorded`, or `limited`."""
+        self._traced[result].inc()
 
     def observe_state(self, queued: Callable[[], int], running: Callable[[], int], ready: Callable[[], bool]) -> None:
         """Read these gauges when they are scraped."""
