@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -139,7 +138,7 @@ class Metrics:
     def observe_workers(self, counts: Callable[[], Mapping[str, int]], oldest_s: Callable[[], float]) -> None:
         """Read these gauges when they are scraped; `counts` has a number for each of `WORKER_STATES`."""
         for state in WORKER_STATES:
-            self._workers.labels(state).set_function(partial(_count_of, counts, state))
+            self._workers.labels(state).set_function(_count_of(counts, state))
         self._queue_oldest.set_function(oldest_s)
 
     def worker_stalled(self) -> None:
@@ -205,8 +204,8 @@ SERVING_TOOLS = (
 )
 
 
-def _count_of(counts: Callable[[], Mapping[str, int]], state: str) -> float:
-    return counts()[state]
+def _count_of(counts: Callable[[], Mapping[str, int]], state: str) -> Callable[[], float]:
+    return lambda: counts()[state]
 
 
 def _label_names(versions: dict[str, str]) -> dict[str, str]:
