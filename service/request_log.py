@@ -133,7 +133,7 @@ class RequestLog:
             request_id: the caller's, or the one that was made up.
             release: what answered.
             hits: the ads.
-            reason: why the answer is not complete, None where it is.
+            reason: the answer's `coverage.reason`.
             cached: whether it came from a cache.
             times: seconds in each stage.
         """
@@ -233,7 +233,7 @@ class _Renderer:
                 "top_k": record.top_k,
                 "ad_ids": record.hits.ad_ids,
                 "scores": record.hits.scores.astype(np.float64).round(SCORE_DECIMALS).tolist(),
-                "coverage": {"complete": record.reason is None, "reason": record.reason},
+                "coverage_reason": record.reason,
                 "cached": record.cached,
                 "timings_ms": {stage: round(getattr(record.times, stage) * 1e3, 3) for stage in STAGES},
                 "propensity": self._share,

@@ -7,7 +7,7 @@ has no tracing in it.
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,7 @@ MOST_TRACES_A_SECOND = 50
 """A trace costs about 0.3 ms of Python, building and export together: this bounds it to 2 % of a core, whatever the
 callers' flags ask for."""
 
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 0x01
 
 
@@ -77,14 +77,6 @@ def open_tracer(settings: TracingSettings, metrics: Metrics) -> "Tracer | None":
     return Tracer(settings.sample_share, OtlpSpans.to(settings.otlp_endpoint), metrics)
 
 
-def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The `traceparent` header of a request, None where it has none."""
-    for name, value in headers:
-        if name == b"traceparent":
-            return value
-    return None
-
-
 class Tracer:
     """Records the requests whose callers trace them, and a share of the others."""
 
@@ -121,7 +113,7 @@ class Tracer:
 
     def record(
         self,
-        traceparent: bytes | None,
+        traceparent: str | None,
         *,
         request_id: str | None,
         release: Release | None,
@@ -163,13 +155,13 @@ class Tracer:
         return self._in_second <= MOST_TRACES_A_SECOND
 
 
-def parse_traceparent(header: bytes) -> Parent | None:
+def parse_traceparent(header: str) -> Parent | None:
     """The caller's span, or None where the header is not one (W3C Trace Context, part 3.2)."""
     found = _TRACEPARENT.fullmatch(header)
     if found is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
-    if version == b"ff" or (version == b"00" and more):  # later versions may say more, this one does not
+    if version == "ff" or (version == "00" and more):  # later versions may say more, this one does not
         return None
     parent = Parent(int(trace_id, 16), int(span_id, 16), bool(int(flags, 16) & _SAMPLED))
     return parent if parent.trace_id and parent.span_id else None

@@ -101,7 +101,7 @@ def test_a_record_has_versions_ads_scores_timings_and_the_chance_of_being_here(o
             "top_k": 2,
             "ad_ids": ["ad-2", "ad-0"],
             "scores": [0.75, 0.5],
-            "coverage": {"complete": True, "reason": None},
+            "coverage_reason": None,
             "cached": False,
             "timings_ms": {"tokenize": 0.1, "queue": 0.2, "encode": 1.1, "search": 0.4, "total": 1.9},
             "propensity": 1.0,
