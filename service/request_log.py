@@ -34,7 +34,6 @@ WRITE_SIZE = 100
 IDLE_S = 60.0
 """How long nothing may come before the files are looked through for ones to delete."""
 DAY_S = 86_400
-LEAST_KEY_CHARACTERS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -63,19 +62,15 @@ def open_request_log(
 
     Args:
         settings: where, how much and how long.
-        key: the environment's `HLM_REQUEST_LOG_KEY`, by which hashes of queries compare across processes.
+        key: of the hashes of queries, which compare across processes that have it; None makes one up.
         metrics: counts what is written and lost.
         clock: seconds since 1970.
 
     Raises:
-        StartupError: the directory cannot be written to, or the key is too short to hide anything.
+        StartupError: the directory cannot be written to.
     """
     if settings.sample_share == 0 or settings.path is None:
         return None
-    if key is not None and len(key) < LEAST_KEY_CHARACTERS:
-        raise StartupError(
-            f"HLM_REQUEST_LOG_KEY: expected at least {LEAST_KEY_CHARACTERS} characters, found {len(key)}"
-        )
     files = HourlyFiles(settings.path, settings.retention_days * DAY_S, clock)
     try:
         files.write(b"")

@@ -17,6 +17,10 @@ from pydantic_settings import (
 from service.errors import StartupError
 
 
+REQUEST_LOG_KEY_VARIABLE = "HLM_REQUEST_LOG_KEY"
+LEAST_KEY_CHARACTERS = 16
+
+
 class Section(BaseModel):
     """Base of the sections: immutable, and an unknown setting is an error rather than ignored."""
 
@@ -151,6 +155,23 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         )
         hint = "" if path else " (give --config, or --name, --encoder and --index)"
         raise StartupError(f"{path or 'settings'}: {wrong}{hint}") from error
+
+
+def read_request_log_key() -> str | None:
+    """The key of the query hashes in the request log, None where there is none; a secret, so not among the settings.
+
+    Raises:
+        StartupError: it is too short to hide anything.
+    """
+    key = os.environ.get(REQUEST_LOG_KEY_VARIABLE, "").strip()  # a secret read from a file often ends with a newline
+    if not key:
+        return None
+    if len(key) < LEAST_KEY_CHARACTERS:
+        raise StartupError(
+            f"{REQUEST_LOG_KEY_VARIABLE}: expected at least {LEAST_KEY_CHARACTERS} characters, found {len(key)}; "
+            f"`openssl rand -hex 32` makes a good key"
+        )
+    return key
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

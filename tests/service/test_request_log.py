@@ -270,9 +270,3 @@ def test_a_path_that_cannot_be_written_to_refuses_to_start(tmp_path: Path, metri
     settings = RequestLogSettings(sample_share=0.1, path=path)
     with pytest.raises(StartupError, match=r"request_log\.path .*log: cannot be written to"):
         open_request_log(settings, None, metrics, Clock())
-
-
-def test_a_key_that_can_be_guessed_refuses_to_start(tmp_path: Path, metrics: Counted):
-    settings = RequestLogSettings(sample_share=0.1, path=tmp_path)
-    with pytest.raises(StartupError, match="HLM_REQUEST_LOG_KEY: expected at least 16 characters, found 5"):
-        open_request_log(settings, "12345", metrics)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.errors import StartupError
-from service.settings import Settings, load_settings
+from service.settings import Settings, load_settings, read_request_log_key
 
 RELEASE = "release: {name: a, encoder: e, index: i}\n"
 
@@ -92,6 +92,15 @@ def test_a_misspelt_variable_is_named(
 def test_settings_cannot_be_changed(config: Path):
     with pytest.raises(ValueError, match="frozen"):
         load_settings(config, {}).server.port = 1  # type: ignore[misc]
+
+
+def test_the_key_of_the_request_log_is_a_secret_that_cannot_be_guessed(monkeypatch: pytest.MonkeyPatch):
+    assert read_request_log_key() is None
+    monkeypatch.setenv("HLM_REQUEST_LOG_KEY", "0123456789abcdef\n")
+    assert read_request_log_key() == "0123456789abcdef"
+    monkeypatch.setenv("HLM_REQUEST_LOG_KEY", "12345")
+    with pytest.raises(StartupError, match="HLM_REQUEST_LOG_KEY: expected at least 16 characters, found 5"):
+        read_request_log_key()
 
 
 def documented_settings() -> dict[str, tuple[str, str]]:
