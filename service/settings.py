@@ -16,7 +16,6 @@ from pydantic_settings import (
 
 from service.errors import StartupError
 
-
 REQUEST_LOG_KEY_VARIABLE = "HLM_REQUEST_LOG_KEY"
 LEAST_KEY_CHARACTERS = 16
 
