@@ -23,8 +23,9 @@ from artifacts.errors import HlmError
 from service.errors import NotReadyError, ReleaseRejectedError, UnauthorizedError
 from service.listener import bind, url_of
 from service.problems import add_problem_handlers, error_response
-from service.routes import JSON, parse_body, read_body
+from service.routes import JSON, read_body
 from service.settings import ADMIN_TOKEN_VARIABLE, ReleaseSettings, ServerSettings, read_admin_token
+from service.validation import parse_body
 
 MAX_BODY_BYTES = 65_536
 MAX_HEADER_BYTES = 65_536

@@ -26,7 +26,7 @@ from service.low_lane import LowLane, breathe
 from service.metrics import StageTimes
 from service.release import Release
 from service.schemas import OfflineQuery, OfflineRequest, RetrieveRequest
-from service.validation import refusal_of
+from service.validation import parse_body, refusal_of
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class OfflineRetriever:
             InvalidJsonError: it is not a JSON document.
             InvalidRequestError: a field is wrong.
         """
-        return await self._lane.run(partial(_parse, body))
+        return await self._lane.run(partial(parse_body, OfflineRequest, body))
 
     async def lines(
         self, release: Release, wanted: OfflineRequest, place: Place, arrived: float
@@ -228,13 +228,6 @@ class _Work:
             answer = to_json(query.request, self.release, hits, columns, times)
             lines[query.position] = b'{"position":%d,%b\n' % (query.position, answer[1:])
         return lines
-
-
-def _parse(body: bytes) -> OfflineRequest:
-    try:
-        return OfflineRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise refusal_of(error) from error
 
 
 def _problem_line(position: int, error: RequestError) -> bytes:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from index.ads import FieldName
+from service.admission import StepName
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters other than white space, of which U+0085 is one."""
@@ -52,6 +53,7 @@ class RetrieveRequest(BaseModel):
     )
     request_id: RequestId | None = Field(None, description="Comes back in the answer; made up where absent.")
     fields: Fields = []
+    no_log: bool = Field(False, description="Keep this request out of the request log.")
 
 
 MAX_QUERIES = 1_000
@@ -105,7 +107,8 @@ class Coverage(BaseModel):
     """Whether the answer is all that was asked for."""
 
     complete: bool
-    reason: Literal["index_smaller_than_top_k"] | None
+    reason: Literal["index_smaller_than_top_k", "degraded"] | None
+    degraded: list[StepName] = Field(description="How the answer was made cheaper under pressure.")
 
 
 class Timings(BaseModel):

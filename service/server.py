@@ -13,6 +13,7 @@ from artifacts.errors import HlmError
 from service.app import create_app
 from service.connection import Connection
 from service.errors import StartupError
+from service.logs import configure_logging, log_loop_exception
 from service.release import Release
 from service.service import Service
 from service.settings import ServerSettings, Settings
@@ -26,10 +27,7 @@ def serve(settings: Settings) -> None:
     Raises:
         HlmError: the address is taken, or the release cannot be served.
     """
-    logging.basicConfig(
-        level=settings.server.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and stop messages; ours say more
+    configure_logging(settings.server)
     listener = bind(settings.server)
     service = Service(settings)
     config = uvicorn.Config(
@@ -51,6 +49,7 @@ def serve(settings: Settings) -> None:
 
 
 async def _run(server: "DrainingServer", service: Service, listener: socket.socket) -> None:
+    asyncio.get_running_loop().set_exception_handler(log_loop_exception)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     loading = asyncio.create_task(service.start())
     try:

@@ -19,6 +19,8 @@ from service.errors import StartupError
 
 ADMIN_TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 LEAST_TOKEN_CHARACTERS = 16
+REQUEST_LOG_KEY_VARIABLE = "HLM_REQUEST_LOG_KEY"
+LEAST_KEY_CHARACTERS = 16
 
 
 class Section(BaseModel):
@@ -101,6 +103,9 @@ class ServerSettings(Section):
         description="How long an idle connection is kept; longer than a load balancer keeps its own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of a log line; `auto` is `text` on a terminal and `json` everywhere else."
+    )
 
 
 class BatchingSettings(Section):
@@ -174,6 +179,44 @@ class MonitorSettings(Section):
     )
 
 
+class HealthSettings(Section):
+    """When the service no longer calls itself well."""
+
+    worker_stall_ms: int = Field(
+        1_500, ge=100, description="How long a batch, a probe or the event loop may take before it counts as stalled."
+    )
+
+
+class RequestLogSettings(Section):
+    """The sampled log of requests and their answers; off by default."""
+
+    sample_share: float = Field(0.0, ge=0, le=1, description="Share of answered requests that are logged; 0 is off.")
+    path: Path | None = Field(None, description="Directory of the log, one file an hour; needed where it is on.")
+    query_text: Literal["hash", "text", "none"] = Field(
+        "hash", description="What stands for the query: a keyed hash, its text, or nothing."
+    )
+    retention_days: int = Field(7, ge=1, le=3_650, description="Days after which a file is deleted.")
+
+    @model_validator(mode="after")
+    def _has_a_path_where_it_is_on(self) -> Self:
+        if self.sample_share > 0 and self.path is None:
+            raise ValueError("path is needed where sample_share is above 0")
+        return self
+
+
+class TracingSettings(Section):
+    """OpenTelemetry traces; off by default."""
+
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^@\s?#]+$",
+        description="Base address of an OTLP/HTTP collector, such as `http://127.0.0.1:4318`; needs the extra `otel`.",
+    )
+    sample_share: float = Field(
+        0.01, ge=0, le=1, description="Share of requests without a `traceparent` that are traced."
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Sources, strongest first: command line, `HLM_SECTION__NAME` variables, YAML file, defaults."""
 
@@ -191,6 +234,9 @@ class Settings(BaseSettings):
     overload: OverloadSettings = OverloadSettings()
     limits: LimitsSettings = LimitsSettings()
     monitor: MonitorSettings = MonitorSettings()
+    health: HealthSettings = HealthSettings()
+    request_log: RequestLogSettings = RequestLogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -240,6 +286,23 @@ def read_admin_token() -> str | None:
             f"space in between; `openssl rand -hex 32` makes a good token"
         )
     return token
+
+
+def read_request_log_key() -> str | None:
+    """The key of the query hashes in the request log, None where there is none; a secret, so not among the settings.
+
+    Raises:
+        StartupError: it is too short to hide anything.
+    """
+    key = os.environ.get(REQUEST_LOG_KEY_VARIABLE, "").strip()  # a secret read from a file often ends with a newline
+    if not key:
+        return None
+    if len(key) < LEAST_KEY_CHARACTERS:
+        raise StartupError(
+            f"{REQUEST_LOG_KEY_VARIABLE}: expected at least {LEAST_KEY_CHARACTERS} characters, found {len(key)}; "
+            f"`openssl rand -hex 32` makes a good key"
+        )
+    return key
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
