@@ -17,8 +17,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.errors import BenchmarkError
 from service.settings import Settings
 
-CACHE_OFF: Mapping[str, str] = {"HLM_CACHE__EMBEDDING_BYTES": "0"} if "cache" in Settings.model_fields else {}
-"""Environment of a server that encodes every query it answers."""
+CAN_CACHE = "cache" in Settings.model_fields
+
+
+def cache_of(size_bytes: int) -> Mapping[str, str]:
+    """Environment of a server whose embedding cache has this size; 0 turns it off."""
+    return {"HLM_CACHE__EMBEDDING_BYTES": str(size_bytes)} if CAN_CACHE else {}
+
+
+CACHE_OFF = cache_of(0)
+"""Every query that is answered was encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every benchmark of a server is told."""
     parser.add_argument("--encoder", type=Path, required=True, help="encoder artifact")
     parser.add_argument("--index", type=Path, required=True, help="index artifact")
-    parser.add_argument(
-        "--queries", type=Path, help="query_id<TAB>text with a header line; default: 1,000 shipped ones"
-    )
+    queries_help = "tab-separated with a header line and a column text, gzip or not; default: 1,000 shipped ones"
+    parser.add_argument("--queries", type=Path, help=queries_help)
     parser.add_argument("--top-k", type=int, default=100)
 
 
