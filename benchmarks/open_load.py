@@ -30,7 +30,10 @@ class OpenLoad:
     bodies: list[bytes]
     """One an arrival where kept, empty where there was no answer; else an empty list."""
     busy_share: float
-    """Share of the time in which the generator sent or read; near 1 it is what limits the run."""
+    """Share of the time in which the generator sent, read or was kept from running; near 1 it is what limits the run.
+
+    Says nothing of a generator that sleeps instead of polling.
+    """
 
     def between(self, from_s: float, to_s: float) -> "OpenLoad":
         """The arrivals that were due in [`from_s`, `to_s`), as a run that began at `from_s`."""

@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 from benchmarks.open_load import ABANDONED, FAILED, OpenLoad, Seconds
 
 ABANDON_AFTER_S = 0.001
+LONGEST_POLL_S = 0.001
+"""An idle turn of the loop takes some microseconds; one that takes longer was kept from running."""
 LAST_ANSWER_S = 15.0
 """How long after the last arrival answers are waited for: more than the longest `timeout_ms` there is."""
 
@@ -61,8 +63,8 @@ def run_open_loop(
         connections: most connections at once; arrivals beyond wait, and their latency goes on counting.
         disconnect_share: share of requests whose connection is closed 1 ms after they were sent, unless answered.
         keep_bodies: whether the answers' bodies are kept.
-        awake: poll instead of sleeping; a sleeping core wakes 0.1 ms late and timers have 1 ms, but polling takes all
-            of a core.
+        awake: poll instead of sleeping; a sleeping core wakes 0.1 ms late and its timers are good to 1 ms, but
+            polling takes all of a core.
     """
     intended = arrival_times(rate, seconds, seed)
     abandoned = np.random.default_rng([seed, 1]).random(len(intended)) < disconnect_share
@@ -177,16 +179,18 @@ class _Generator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._finished.wait()
+        self._waiting.clear()
         for task in self._opening:
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
-        for connection in self.connections:
+        left = list(self.connections)
+        for connection in left:
             connection.transport.abort()
-        await asyncio.gather(*(connection.closed for connection in self.connections))
+        await asyncio.gather(*(connection.closed for connection in left))
 
     def _tick(self) -> None:
         now = self.now()
-        if self._events == self._seen_events:
+        if self._events == self._seen_events and now - self._looked_at_s < LONGEST_POLL_S:
             self._idle_s += now - self._looked_at_s
         self._looked_at_s, self._seen_events = now, self._events
         while self._next < len(self._intended) and self._intended[self._next] <= now:
@@ -200,7 +204,7 @@ class _Generator:
 
     @property
     def busy_share(self) -> float:
-        """Share of the time until the last tick in which there was something to do, as far as `awake` tells."""
+        """Share of the time until the last tick in which it was not idly polling."""
         return 1 - self._idle_s / self._looked_at_s if self._looked_at_s else 0.0
 
     def _arrive(self) -> None:

@@ -38,7 +38,7 @@ class Server:
 
     def metrics(self) -> dict[str, float]:
         """Every series by its name with labels, as in `hlm_requests_total{outcome="ok"}`."""
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         return {sample.name + _labels(sample.labels): sample.value for family in families for sample in family.samples}
 
