@@ -1,8 +1,8 @@
 """How much the generators can send, and how late: against the least that can answer HTTP, on the other core.
 
-The open loop at several rates: what was offered and answered, how late requests were sent and when answers were in, both
-from the moment at which a request was due, and the share of the time in which it was busy; the closed loop at several
-numbers of clients. Latencies include the responder's. Needs nothing but two cores:
+The open loop at several rates: what was offered and answered, how late requests were sent and when answers were in,
+both from the moment at which a request was due, and the share of the time in which it was busy; the closed loop at
+several numbers of clients. Latencies include those of the responder. Needs nothing but two cores:
 
     python -m benchmarks.generator_limit
 """
