@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from itertools import cycle
 
 import numpy as np
+import orjson
 from rich.table import Table
 
 from artifacts.errors import HlmError
@@ -92,8 +93,13 @@ def recovery_s(load: OpenLoad, usual_p99_ms: float) -> float | None:
 
 def degraded_share(load: OpenLoad) -> float:
     """Share of the arrivals that were answered 200 with less effort than usual, as their coverage says."""
-    degraded = [status == 200 and b'"degraded' in body for status, body in zip(load.status, load.bodies, strict=True)]
-    return float(np.mean(degraded)) if degraded else 0.0
+    answers = [body for status, body in zip(load.status, load.bodies, strict=True) if status == 200]
+    degraded = sum(_is_degraded(orjson.loads(body)["coverage"]) for body in answers)
+    return degraded / len(load.status) if len(load.status) else 0.0
+
+
+def _is_degraded(coverage: dict[str, object]) -> bool:
+    return coverage["reason"] == "degraded" or bool(coverage.get("degraded"))
 
 
 class Tester:

@@ -42,13 +42,15 @@ def test_a_server_without_arrivals_has_not_recovered():
 
 def test_answers_with_less_effort_are_told_by_their_coverage():
     bodies = [
-        b'{"coverage":{"complete":true,"reason":null}}',
+        b'{"coverage":{"complete":true,"reason":null,"degraded":[]}}',
+        b'{"coverage":{"complete":true,"reason":null,"degraded":["smaller_ef_search"]}}',
         b'{"coverage":{"complete":false,"reason":"degraded"}}',
+        b'{"coverage":{"complete":false,"reason":"index_smaller_than_top_k"}}',
         b'{"type":"overloaded","detail":"no \\"degraded\\" answer either"}',
         b"",
     ]
-    load = load_of([0.01] * 4, [200, 200, 503, FAILED], seconds=1, bodies=bodies)
-    assert degraded_share(load) == 0.25
+    load = load_of([0.01] * 6, [200, 200, 200, 200, 503, FAILED], seconds=1, bodies=bodies)
+    assert degraded_share(load) == pytest.approx(2 / 6)
 
 
 @pytest.mark.parametrize(
