@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf check-overload lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,11 +76,27 @@ BENCH_FEED = $(if $(wildcard $(DATA)/ads.jsonl.gz),$(DATA)/ads.jsonl.gz,var/feed
 BENCH_QUERIES = $(if $(wildcard $(DATA)/queries.dev.tsv),--queries $(DATA)/queries.dev.tsv)
 BENCH_INDEX = var/indexes/benchmark
 
-bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
+define bench_artifacts
 	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8
 	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
 	@.venv-dev/bin/hlm index build --feed $(BENCH_FEED) --encoder $(ENCODER) --out $(BENCH_INDEX) $(BENCH_QUERIES)
-	@.venv-dev/bin/python -m benchmarks.serving --encoder $(ENCODER) --index $(BENCH_INDEX) $(BENCH_QUERIES) $(BENCH_ARGS)
+endef
+BENCH_PAIR = --encoder $(ENCODER) --index $(BENCH_INDEX)
+
+bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.serving $(BENCH_PAIR) $(BENCH_QUERIES) $(BENCH_ARGS)
+
+# Many distinct queries, so that those which are never seen twice are real ones too.
+ZIPF_QUERIES = $(if $(wildcard $(DATA)/../queries/unlabelled.tsv.gz),--queries $(DATA)/../queries/unlabelled.tsv.gz)
+
+bench-zipf: .venv-dev/.complete ## Embedding caches of several sizes under queries as skewed as a search log
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.zipf $(BENCH_PAIR) $(ZIPF_QUERIES) $(BENCH_ARGS)
+
+check-overload: .venv-dev/.complete ## A real server at 2, 5 and 10 times its capacity; QUICK=1 for phases of 1 s
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.overload $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(QUICK),--seconds 1) $(BENCH_ARGS)
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 

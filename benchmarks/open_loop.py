@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from time import perf_counter
 from typing import cast
 
@@ -24,71 +23,13 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-FAILED = 0
-"""Status of a request whose connection failed, or that had no answer long after the end."""
-ABANDONED = -1
-"""Status of a request that its client gave up on purpose."""
+from benchmarks.open_load import ABANDONED, FAILED, OpenLoad, Seconds
+
 ABANDON_AFTER_S = 0.001
+LONGEST_POLL_S = 0.001
+"""An idle turn of the loop takes some microseconds; one that takes longer was kept from running."""
 LAST_ANSWER_S = 15.0
 """How long after the last arrival answers are waited for: more than the longest `timeout_ms` there is."""
-
-Seconds = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenLoad:
-    """What an open-loop run saw; the arrays have one entry an arrival, in seconds from the start of the run."""
-
-    seconds: float
-    """How long requests arrived."""
-    intended_s: Seconds
-    sent_s: Seconds
-    """nan where never."""
-    done_s: Seconds
-    """The last byte of the answer; nan where there was none."""
-    status: NDArray[np.int64]
-    """HTTP status, `FAILED` or `ABANDONED`."""
-    bodies: list[bytes]
-    """One an arrival where kept, empty where there was no answer; else an empty list."""
-    busy_share: float
-    """Share of the time in which the generator sent or read; near 1 it is what limits the run."""
-
-    @property
-    def latency_s(self) -> Seconds:
-        """From the intended send to the last byte; nan where there was no answer."""
-        return self.done_s - self.intended_s
-
-    @property
-    def offered_qps(self) -> float:
-        """Arrivals a second."""
-        return len(self.intended_s) / self.seconds
-
-    @property
-    def achieved_qps(self) -> float:
-        """Answers a second while requests arrived, whatever their status."""
-        return float(np.sum(self.done_s <= self.seconds)) / self.seconds
-
-    def goodput_qps(self, deadline_s: float) -> float:
-        """Answers 200 a second, while requests arrived, that came within `deadline_s` of their intended send."""
-        good = (self.status == 200) & (self.latency_s <= deadline_s) & (self.done_s <= self.seconds)
-        return float(np.sum(good)) / self.seconds
-
-    def late_share(self, deadline_s: float) -> float:
-        """Share of the answers 200 that came later than `deadline_s` after their intended send."""
-        accepted = self.latency_s[self.status == 200]
-        return float(np.mean(accepted > deadline_s)) if len(accepted) else 0.0
-
-    def share(self, status: int) -> float:
-        """Share of the arrivals that ended in `status`."""
-        return float(np.mean(self.status == status)) if len(self.status) else 0.0
-
-    def latency_ms(self, percentile: float) -> float:
-        """A percentile (0 to 100) of the latency of answers 200; nan where there was none."""
-        return _percentile_ms(self.latency_s[self.status == 200], percentile)
-
-    def lateness_ms(self, percentile: float) -> float:
-        """A percentile (0 to 100) of how long after their time requests were sent."""
-        return _percentile_ms((self.sent_s - self.intended_s)[~np.isnan(self.sent_s)], percentile)
 
 
 def arrival_times(rate: float, seconds: float, seed: int) -> Seconds:
@@ -97,10 +38,6 @@ def arrival_times(rate: float, seconds: float, seed: int) -> Seconds:
     enough = int(rate * seconds + 10 * (rate * seconds) ** 0.5 + 10)  # ten standard deviations
     times = np.cumsum(rng.exponential(1 / rate, enough))
     return times[times < seconds]
-
-
-def _percentile_ms(values_s: Seconds, percentile: float) -> float:
-    return float(np.percentile(values_s, percentile)) * 1e3 if len(values_s) else float("nan")
 
 
 def run_open_loop(
@@ -126,12 +63,47 @@ def run_open_loop(
         connections: most connections at once; arrivals beyond wait, and their latency goes on counting.
         disconnect_share: share of requests whose connection is closed 1 ms after they were sent, unless answered.
         keep_bodies: whether the answers' bodies are kept.
-        awake: poll instead of sleeping; a sleeping core wakes 0.1 ms late and timers have 1 ms, but polling takes all
-            of a core.
+        awake: poll instead of sleeping; a sleeping core wakes 0.1 ms late and its timers are good to 1 ms, but
+            polling takes all of a core.
     """
     intended = arrival_times(rate, seconds, seed)
     abandoned = np.random.default_rng([seed, 1]).random(len(intended)) < disconnect_share
-    return uvloop.run(_run(port, requests, seconds, intended, abandoned, connections, keep_bodies, awake))
+    return run_schedule(
+        port,
+        requests,
+        intended,
+        abandoned,
+        seconds=seconds,
+        connections=connections,
+        keep_bodies=keep_bodies,
+        awake=awake,
+    )
+
+
+def run_schedule(
+    port: int,
+    requests: Iterator[bytes],
+    intended_s: Seconds,
+    abandoned: NDArray[np.bool_],
+    *,
+    seconds: float,
+    connections: int,
+    keep_bodies: bool = False,
+    awake: bool = True,
+) -> OpenLoad:
+    """Send requests at given times, as `run_open_loop` does at its own.
+
+    Args:
+        port: of the server.
+        requests: whole HTTP requests; the n-th is that of the n-th arrival.
+        intended_s: seconds from the start, rising.
+        abandoned: one an arrival; whether its client gives it up 1 ms after it was sent, unless answered.
+        seconds: how long requests arrive, at least the last of `intended_s`.
+        connections: as for `run_open_loop`.
+        keep_bodies: likewise.
+        awake: likewise.
+    """
+    return uvloop.run(_run(port, requests, seconds, intended_s, abandoned, connections, keep_bodies, awake))
 
 
 async def _run(
@@ -207,16 +179,18 @@ class _Generator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._finished.wait()
+        self._waiting.clear()
         for task in self._opening:
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
-        for connection in self.connections:
+        left = list(self.connections)
+        for connection in left:
             connection.transport.abort()
-        await asyncio.gather(*(connection.closed for connection in self.connections))
+        await asyncio.gather(*(connection.closed for connection in left))
 
     def _tick(self) -> None:
         now = self.now()
-        if self._events == self._seen_events:
+        if self._events == self._seen_events and now - self._looked_at_s < LONGEST_POLL_S:
             self._idle_s += now - self._looked_at_s
         self._looked_at_s, self._seen_events = now, self._events
         while self._next < len(self._intended) and self._intended[self._next] <= now:
@@ -230,7 +204,7 @@ class _Generator:
 
     @property
     def busy_share(self) -> float:
-        """Share of the time until the last tick in which there was something to do, as far as `awake` tells."""
+        """Share of the time until the last tick in which it was not idly polling."""
         return 1 - self._idle_s / self._looked_at_s if self._looked_at_s else 0.0
 
     def _arrive(self) -> None:
