@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving bench-zipf check-overload lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf check-overload check-drain lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -97,6 +97,10 @@ bench-zipf: .venv-dev/.complete ## Embedding caches of several sizes under queri
 check-overload: .venv-dev/.complete ## A real server at 2, 5 and 10 times its capacity; QUICK=1 for phases of 1 s
 	$(bench_artifacts)
 	@.venv-dev/bin/python -m benchmarks.overload $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(QUICK),--seconds 1) $(BENCH_ARGS)
+
+check-drain: .venv-dev/.complete ## Two replicas behind nginx (NGINX=path), restarted in turn under load; QUICK=1 for two restarts
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.drain $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(NGINX),--nginx $(NGINX)) $(if $(QUICK),--restarts 2 --seconds 10) $(BENCH_ARGS)
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 
