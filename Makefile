@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane check-overload lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane check-overload check-drain check-swap lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -104,6 +104,16 @@ check-overload: .venv-dev/.complete ## A real server at 2, 5 and 10 times its ca
 bench-low-lane: .venv-dev/.complete ## What /retrieve/batch costs single requests: their p99 with the low lane full and empty
 	$(bench_artifacts)
 	@.venv-dev/bin/python -m benchmarks.low_lane $(BENCH_PAIR) $(BENCH_QUERIES) $(BENCH_ARGS)
+
+check-drain: .venv-dev/.complete ## Two replicas behind nginx (NGINX=path), restarted in turn under load; QUICK=1 for two restarts
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.drain $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(NGINX),--nginx $(NGINX)) $(if $(QUICK),--restarts 2 --seconds 10) $(BENCH_ARGS)
+
+check-swap: .venv-dev/.complete ## Releases swapped under load, good and bad ones; QUICK=1 for 6 swaps
+	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8
+	@.venv-dev/bin/hlm export demo --out var/encoders/minilm-fp32 --precision fp32
+	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
+	@.venv-dev/bin/python -m benchmarks.swap --encoder $(ENCODER) --other-encoder var/encoders/minilm-fp32 --feed var/feeds/samples.jsonl.gz $(BENCH_QUERIES) $(if $(QUICK),--swaps 6 --seconds 2) $(BENCH_ARGS)
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 

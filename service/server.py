@@ -1,11 +1,14 @@
 """Runs the service: listen, load, answer, drain, stop."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -17,6 +20,9 @@ from service.logs import configure_logging, log_loop_exception
 from service.release import Release
 from service.service import Service
 from service.settings import ServerSettings, Settings
+
+LAST_REQUESTS_S = 0.2
+"""Between the end of listening and the closing of connections that have no request in progress."""
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +104,34 @@ class DrainingServer(uvicorn.Server):
 
     def _stop_accepting(self) -> None:
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close, and lose no request that a client could send.
+
+        A closing listener resets the connections that the kernel has made and nobody has accepted, and uvicorn closes
+        those whose first request is still on its way; with either a request is lost that was already sent. One that
+        was accepted a moment ago is not on uvicorn's list yet, and would keep the process until its time is up.
+        """
+        pending = [connection for listener in sockets or () for connection in _accept_pending(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in pending:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        await asyncio.sleep(LAST_REQUESTS_S)
+        await super().shutdown(sockets)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+def _accept_pending(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait to be accepted; the listener does not block, as the event loop has it as well."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 def bind(settings: ServerSettings) -> socket.socket:
