@@ -18,6 +18,9 @@ from service.schemas import RetrieveRequest
 Columns = dict[FieldName, list[Any]]
 """Values of the fields that were asked for, in the order of the hits."""
 
+SCORE_DECIMALS = 6
+"""float32 cosines carry about seven digits."""
+
 _PROCESS = secrets.token_hex(4)
 _NUMBERS = itertools.count()
 
@@ -70,13 +73,19 @@ def _versions(release: Release) -> bytes:
     return orjson.dumps(names)[1:-1]
 
 
-def _coverage(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> dict[str, object]:
-    reason = None
+def coverage_reason(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> str | None:
+    """Why an answer is not all that was asked for; None where it is."""
     if len(hits.rows) < request.top_k:
-        reason = "index_smaller_than_top_k"
-    elif steps:
-        reason = "degraded"
-    return {"complete": is_complete(request, hits, steps), "reason": reason, "degraded": steps}
+        return "index_smaller_than_top_k"
+    return "degraded" if steps else None
+
+
+def _coverage(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> dict[str, object]:
+    return {
+        "complete": is_complete(request, hits, steps),
+        "reason": coverage_reason(request, hits, steps),
+        "degraded": steps,
+    }
 
 
 def _ads(hits: SearchHits, columns: Columns) -> bytes:
@@ -89,6 +98,7 @@ def _ads(hits: SearchHits, columns: Columns) -> bytes:
 
 @lru_cache(maxsize=64)
 def _format(count: int, names: tuple[FieldName, ...]) -> bytes:
-    """For `count` ads with these fields; float32 cosines carry about seven digits, of which six are written."""
+    """For `count` ads with these fields."""
     fields = b"".join(b',"%b":%%b' % name.encode() for name in names)
-    return b"[%b]" % b",".join([b'{"ad_id":%%b,"score":%%.6f%b}' % fields] * count)
+    ad = b'{"ad_id":%%b,"score":%%.%df%b}' % (SCORE_DECIMALS, fields)
+    return b"[%b]" % b",".join([ad] * count)

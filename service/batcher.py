@@ -213,6 +213,11 @@ class MicroBatcher(Generic[Item, Result]):
         for worker in self._workers:
             await asyncio.to_thread(worker.thread.join, timeout_s)
 
+    def learn(self, cost: BatchCost) -> None:
+        """Take what a batch cost into account when the next ones are predicted."""
+        with self._changed:
+            self._cost.learn(cost)
+
     def forecast(self, caller: Hashable, *, cached: bool) -> Forecast:
         """What a newcomer of this caller would find now."""
         with self._changed:
@@ -296,7 +301,7 @@ class MicroBatcher(Generic[Item, Result]):
         outcomes, costs = self._outcomes(batch.tickets)
         self._on_loop = None
         _deliver(batch.tickets, outcomes)
-        self._learn(costs)
+        self._report(costs)
 
     def _work(self, worker: _Worker[Item, Result]) -> None:
         while True:
@@ -312,7 +317,7 @@ class MicroBatcher(Generic[Item, Result]):
                 if len(self._queue):  # those that waited for an embedding of this batch
                     self._changed.notify_all()
             self._loop.call_soon_threadsafe(_deliver, batch.tickets, outcomes)
-            self._learn(costs)
+            self._report(costs)
             if worker.retired:
                 return
 
@@ -329,10 +334,9 @@ class MicroBatcher(Generic[Item, Result]):
         first, second = self._outcomes(batch[:half]), self._outcomes(batch[half:])
         return first[0] + second[0], first[1] + second[1]
 
-    def _learn(self, costs: list[BatchCost]) -> None:
+    def _report(self, costs: list[BatchCost]) -> None:
         for cost in costs:
-            with self._changed:
-                self._cost.learn(cost)
+            self.learn(cost)
             self._on_batch(cost)
 
 

@@ -30,7 +30,7 @@ class RecallMonitor:
 
     def serve(self, release: Release) -> None:
         """Measure the answers of a release, from now until `retire`."""
-        self._means[release] = {k: RollingMean(LAST_SAMPLES) for k in RECALL_KS}
+        self._means.setdefault(release, {k: RollingMean(LAST_SAMPLES) for k in RECALL_KS})
 
     def retire(self, release: Release) -> None:
         """Forget a release; another of the same name keeps its series."""

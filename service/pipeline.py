@@ -114,6 +114,20 @@ def _search(queries: Sequence[Query], embeddings: NDArray[np.float32]) -> list[S
     return [hits[position] for position in range(len(queries))]
 
 
+def measure_costs(release: Release, max_batch_size: int) -> list[BatchCost]:
+    """What short and long, lone and many queries cost, so that the first predictions are not made up."""
+    costs = []
+    for count in (1, max_batch_size):
+        for words in (2, 8, 16):
+            token_ids = release.encoder.tokenize("drill " * words)
+            started = perf_counter()
+            embeddings = release.encoder.encode([token_ids] * count)
+            encoded = perf_counter()
+            release.ad_index.search(embeddings, [100] * count)
+            costs.append(BatchCost([len(token_ids)] * count, encoded - started, count, perf_counter() - encoded))
+    return costs
+
+
 def columns_of(hits: SearchHits, fields: Sequence[FieldName]) -> dict[FieldName, list[Any]]:
     """Values of the fields, in the order of the hits."""
     return {name: hits.ads.field(name, hits.rows) for name in fields}

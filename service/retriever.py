@@ -106,6 +106,10 @@ class Retriever:
         exchange.tokenized_at = perf_counter()
         return self._batcher.submit(query, deadline=deadline, on_done=partial(self._finish, exchange))
 
+    def forget_results(self) -> None:
+        """Drop cached results, so that a release that is served no more can be freed."""
+        self._results.clear()
+
     def _answer_from_results(self, exchange: Exchange, request: RetrieveRequest, release: Release) -> bool:
         if not self._results.enabled:
             return False

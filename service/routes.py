@@ -2,7 +2,7 @@
 
 import asyncio
 from time import perf_counter
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -14,14 +14,12 @@ from service.errors import BodyTooLargeError, ClientGone, RequestError, SlowBody
 from service.exchange import Origin
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse
 from service.service import Service
-from service.validation import refusal_of
 
 CONNECTION_KEY = "hlm.connection"
 """Where the request's scope keeps the `service.connection.Connection` that it came by."""
 BODY_TIMEOUT_S = 10.0
 """The longest `timeout_ms` there is; it is in the body, so until that is read nothing else limits the wait."""
 JSON = "application/json"
-Body = TypeVar("Body", bound=BaseModel)
 
 router = APIRouter()
 
@@ -109,32 +107,37 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
 @router.get("/health/live", summary="Whether the process is alive")
 @router.head("/health/live", include_in_schema=False)
 @router.api_route("/v2/health/live", methods=["GET", "HEAD"], include_in_schema=False)
-async def live() -> Response:
-    """Answer while the event loop turns."""
-    return PlainTextResponse("live\n")
+async def live(request: Request) -> Response:
+    """Answer while the event loop turns; say no where only a new process can help."""
+    if service_of(request).live:
+        return PlainTextResponse("live\n")
+    return PlainTextResponse("stalled for good\n", status_code=503)
 
 
 @router.get("/health/ready", summary="Whether to send requests here", responses={503: {"description": "Not now"}})
 @router.head("/health/ready", include_in_schema=False)
 @router.api_route("/v2/health/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(request: Request) -> Response:
-    """Say yes once a release is loaded, verified and warm, and no again as soon as a drain begins."""
-    service = service_of(request)
-    if service.ready:
-        return PlainTextResponse("ready\n")
-    return PlainTextResponse("draining\n" if service.draining else "not ready\n", status_code=503)
+    """Say yes once a release is loaded, verified and warm, and no, with the reason, when it should not be used."""
+    problems = service_of(request).problems
+    if problems:
+        return PlainTextResponse("; ".join(problems) + "\n", status_code=503)
+    return PlainTextResponse("ready\n")
 
 
 @router.get("/info", summary="What is served, and how")
 async def info(request: Request) -> Response:
     """Versions, embedding space, index figures and settings."""
     service = service_of(request)
+    releases = service.releases.status()
     return Response(
         orjson.dumps(
             {
                 "ready": service.ready,
                 "release": service.release.describe() if service.release else None,
-                "settings": service.settings.model_dump(mode="json", exclude={"release"}),
+                "releases": releases,
+                "last_swap": releases["last_swap"],
+                "settings": service.settings.model_dump(mode="json", exclude={"release", "canary", "shadow"}),
             }
         ),
         media_type=JSON,

@@ -7,19 +7,22 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 
 from artifacts.errors import HlmError
+from service.admin import admin_listener
 from service.app import create_app
 from service.connection import Connection
-from service.errors import StartupError
+from service.listener import bind, url_of
 from service.logs import configure_logging, log_loop_exception
 from service.release import Release
 from service.service import Service
-from service.settings import ServerSettings, Settings
+from service.settings import load_settings
+from service.watch import ConfigWatch
 
 LAST_REQUESTS_S = 0.2
 """Between the end of listening and the closing of connections that have no request in progress."""
@@ -27,16 +30,30 @@ LAST_REQUESTS_S = 0.2
 logger = logging.getLogger(__name__)
 
 
-def serve(settings: Settings) -> None:
+def serve(config: Path | None, overrides: dict[str, Any]) -> None:
     """Serve until SIGTERM or SIGINT, which end it cleanly.
 
+    Args:
+        config: YAML file, watched while serving, or None.
+        overrides: nested settings from the command line, stronger than the file.
+
     Raises:
-        HlmError: the address is taken, or the release cannot be served.
+        HlmError: a setting is wrong, the address is taken, or the release cannot be served.
     """
+    read = partial(load_settings, config, overrides)
+    settings = read()
     configure_logging(settings.server)
-    listener = bind(settings.server)
+    listener = bind(settings.server.host, settings.server.port, "server.host, server.port")
     service = Service(settings)
-    config = uvicorn.Config(
+    watch = ConfigWatch(config, read, settings, service.releases) if config is not None else None
+    server = DrainingServer(_uvicorn_config(service), service)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_run(server, service, listener, watch))
+
+
+def _uvicorn_config(service: Service) -> uvicorn.Config:
+    settings = service.settings.server
+    return uvicorn.Config(
         create_app(service),
         http=partial(Connection, service),  # type: ignore[arg-type]  # only called
         loop="uvloop",
@@ -46,31 +63,34 @@ def serve(settings: Settings) -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=settings.server.keep_alive_timeout_ms // 1_000,
-        timeout_graceful_shutdown=settings.server.shutdown_timeout_ms / 1e3,  # type: ignore[arg-type]  # only awaited
+        timeout_keep_alive=settings.keep_alive_timeout_ms // 1_000,
+        timeout_graceful_shutdown=settings.shutdown_timeout_ms / 1e3,  # type: ignore[arg-type]  # only awaited
     )
-    server = DrainingServer(config, service)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_run(server, service, listener))
 
 
-async def _run(server: "DrainingServer", service: Service, listener: socket.socket) -> None:
+async def _run(server: "DrainingServer", service: Service, listener: socket.socket, watch: ConfigWatch | None) -> None:
     asyncio.get_running_loop().set_exception_handler(log_loop_exception)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     loading = asyncio.create_task(service.start())
+    watching: asyncio.Task[None] | None = None
     try:
-        await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
-        if not serving.done():
-            release = await loading
-            if not server.should_exit:  # a signal may end it before the release is loaded
-                _announce(release, listener)
-        await serving
+        async with admin_listener(service.settings.server, service.releases):
+            await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                release = await loading
+                if watch is not None:
+                    watching = asyncio.create_task(watch.run())
+                if not server.should_exit:  # a signal may end it before the release is loaded
+                    _announce(release, listener)
+            await serving
     except HlmError:
         server.should_exit = True
         await serving
         raise
     finally:
         loading.cancel()
+        if watching is not None:
+            watching.cancel()
         await service.stop()
 
 
@@ -134,24 +154,8 @@ def _accept_pending(listener: socket.socket) -> Iterator[socket.socket]:
             yield connection
 
 
-def bind(settings: ServerSettings) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        StartupError: the address is taken or not ours.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2_048)
-    except OSError as error:
-        raise StartupError(
-            f"cannot listen on {settings.host} port {settings.port} (server.host, server.port): {error.strerror}"
-        ) from error
-
-
 def _announce(release: Release, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = url_of(listener)
     print(  # noqa: T201 - what the person who started it wants to see
         f"Serving release {release.name} on {url}: {release.ad_index.manifest.ad_count:,} ads, "
         f"{release.model_version}, {release.index_version}.\nTry:\n"

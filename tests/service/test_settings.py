@@ -49,6 +49,7 @@ def test_command_line_beats_environment_beats_file_beats_default(config: Path, m
             "release, canary and shadow need names of their own, found a, a",
         ),
         (RELEASE + "canary: {name: b, encoder: f, index: j, share: 2}", "canary.share: Input should be less than"),
+        (
             RELEASE + "request_log: {sample_share: 0.1}",
             "request_log: Value error, path is needed where sample_share is",
         ),
