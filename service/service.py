@@ -26,6 +26,9 @@ from service.tracing import open_tracer
 from service.watchdog import Watchdog
 from service.watchers import LogWatcher, QualityWatcher, ReleaseWatcher, TraceWatcher
 
+LAST_SPANS_S = 2.0
+"""For the last traces, at the end; a collector that is away must not hold up the end of the process."""
+
 
 class Service:
     """Owns all parts, and knows whether requests may come."""
@@ -111,7 +114,7 @@ class Service:
         if self._request_log is not None:
             await asyncio.to_thread(self._request_log.close, timeout_s)
         if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close, timeout_s)
+            await asyncio.to_thread(self._tracer.close, LAST_SPANS_S)
 
     def _make_batcher(self, embeddings: EmbeddingCache) -> MicroBatcher[Query, Found]:
         batching = self.settings.batching
@@ -149,5 +152,6 @@ class Service:
         self._shadow.compare({release: share for release, share in shares.items() if release is not None})
 
     def _batch_ran(self, cost: BatchCost) -> None:
-        self._probe.proved()
+        if cost.lengths:  # cached embeddings do not prove the encoder
+            self._probe.proved()
         self.metrics.batch_ran(cost)
