@@ -8,6 +8,7 @@ from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.cache import EmbeddingCache
 from service.cost import BatchCost
+from service.errors import Overloaded
 from service.exchange import OnDone, Origin
 from service.loading import ReleaseLoader
 from service.low_lane import LowLane
@@ -85,6 +86,10 @@ class Service:
     def handle(self, body: bytes, origin: Origin, on_done: OnDone) -> Work | None:
         """Answer one `POST /retrieve`, also while draining, since callers learn of a drain with delay."""
         return self._retriever.handle(body, origin, on_done)
+
+    def shed(self, body: bytes, caller: str) -> Overloaded | None:
+        """Why a request is refused without a look at more of it than its time budget; None where it is not."""
+        return self._retriever.shed(body, caller)
 
     async def start(self) -> Release:
         """Load, verify and warm up the release beside the running event loop, then take requests.
