@@ -27,18 +27,13 @@ COPY config /app/config
 # --- GPU ---------------------------------------------------------------------------------------------------------
 
 FROM ${CUDA_IMAGE} AS gpu-builder
-SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # Not pinned: a pinned version vanishes from the archive with the next fix.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends g++ python3-dev python3-pip python3-venv \
+    && apt-get install -y --no-install-recommends g++ python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
-COPY requirements/gpu.txt /tmp/requirements.txt
-# hnswlib has no wheel. It is built for x86-64 CPUs since 2013, not for the one that builds the image; onnxruntime-gpu is
-# for x86-64 alone.
-RUN python3 -m venv --without-pip /opt/venv \
-    && HNSWLIB_NO_NATIVE=1 CXXFLAGS=-march=x86-64-v3 \
-       python3 -m pip --python /opt/venv/bin/python install --no-cache-dir -r /tmp/requirements.txt
+COPY requirements/build.txt requirements/gpu.txt requirements/install.sh /tmp/requirements/
+RUN bash /tmp/requirements/install.sh /opt/venv gpu
 
 FROM ${CUDA_IMAGE} AS gpu
 # hadolint ignore=DL3008
@@ -70,16 +65,12 @@ LABEL org.opencontainers.image.title="hlm-retrieval" \
 # --- CPU ---------------------------------------------------------------------------------------------------------
 
 FROM ${PYTHON_IMAGE} AS serve-builder
-SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
-COPY requirements/serve.txt /tmp/requirements.txt
-# hnswlib as above; other architectures keep their compiler's default.
-RUN python -m venv --without-pip /opt/venv \
-    && if [[ "$(uname -m)" == x86_64 ]]; then export CXXFLAGS=-march=x86-64-v3; fi \
-    && HNSWLIB_NO_NATIVE=1 python -m pip --python /opt/venv/bin/python install --no-cache-dir -r /tmp/requirements.txt
+COPY requirements/build.txt requirements/serve.txt requirements/install.sh /tmp/requirements/
+RUN bash /tmp/requirements/install.sh /opt/venv serve
 
 FROM ${PYTHON_IMAGE} AS serve
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin hlm

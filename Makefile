@@ -20,30 +20,33 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane check-overload check-drain check-swap lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # --- environments, one per file in requirements/ -----------------------------------------------------------------
 
-# $(1) directory, $(2) requirements file. hnswlib is compiled, never taken from a cache that another CPU may have filled.
+# $(1) directory, $(2) requirements file, $(3) further options. hnswlib is compiled, never taken from a cache that another
+# CPU may have filled; what builds it and this project is locked too, so it is installed beforehand.
 define make_venv
 	@echo "Creating $(1) from $(2) …"
 	@$(PYTHON) -m venv --clear $(1)
-	@$(call PIP_INSTALL,$(1)) --no-cache-dir --no-binary hnswlib "$$(grep '^hnswlib==' $(2))"
-	@$(call PIP_INSTALL,$(1)) -r $(2)
-	@$(call PIP_INSTALL,$(1)) --no-deps -e .
+	@$(call PIP_INSTALL,$(1)) --require-hashes -r requirements/build.txt
+	@awk '/^hnswlib==/,!/\\$$/' $(2) >$(1)/hnswlib.txt
+	@$(call PIP_INSTALL,$(1)) $(3) --no-cache-dir --no-build-isolation --no-deps -r $(1)/hnswlib.txt
+	@$(call PIP_INSTALL,$(1)) $(3) -r $(2)
+	@$(call PIP_INSTALL,$(1)) --no-build-isolation --no-deps -e .
 	@touch $(1)/.complete
 endef
 
-.venv/.complete: requirements/offline.txt
+.venv/.complete: requirements/offline.txt requirements/build.txt
 	$(call make_venv,.venv,$<)
 
-.venv-serve/.complete: requirements/serve.txt
-	$(call make_venv,.venv-serve,$<)
+.venv-serve/.complete: requirements/serve.txt requirements/build.txt
+	$(call make_venv,.venv-serve,$<,--require-hashes)
 
-.venv-dev/.complete: requirements/dev.txt
+.venv-dev/.complete: requirements/dev.txt requirements/build.txt
 	$(call make_venv,.venv-dev,$<)
 
 # --- the demo -----------------------------------------------------------------------------------------------------
@@ -76,11 +79,41 @@ BENCH_FEED = $(if $(wildcard $(DATA)/ads.jsonl.gz),$(DATA)/ads.jsonl.gz,var/feed
 BENCH_QUERIES = $(if $(wildcard $(DATA)/queries.dev.tsv),--queries $(DATA)/queries.dev.tsv)
 BENCH_INDEX = var/indexes/benchmark
 
-bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
+define bench_artifacts
 	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8
 	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
 	@.venv-dev/bin/hlm index build --feed $(BENCH_FEED) --encoder $(ENCODER) --out $(BENCH_INDEX) $(BENCH_QUERIES)
-	@.venv-dev/bin/python -m benchmarks.serving --encoder $(ENCODER) --index $(BENCH_INDEX) $(BENCH_QUERIES) $(BENCH_ARGS)
+endef
+BENCH_PAIR = --encoder $(ENCODER) --index $(BENCH_INDEX)
+
+bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.serving $(BENCH_PAIR) $(BENCH_QUERIES) $(BENCH_ARGS)
+
+# Many distinct queries, so that those which are never seen twice are real ones too.
+ZIPF_QUERIES = $(if $(wildcard $(DATA)/../queries/unlabelled.tsv.gz),--queries $(DATA)/../queries/unlabelled.tsv.gz)
+
+bench-zipf: .venv-dev/.complete ## Embedding caches of several sizes under queries as skewed as a search log
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.zipf $(BENCH_PAIR) $(ZIPF_QUERIES) $(BENCH_ARGS)
+
+check-overload: .venv-dev/.complete ## A real server at 2, 5 and 10 times its capacity; QUICK=1 for phases of 1 s
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.overload $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(QUICK),--seconds 1) $(BENCH_ARGS)
+
+bench-low-lane: .venv-dev/.complete ## What /retrieve/batch costs single requests: their p99 with the low lane full and empty
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.low_lane $(BENCH_PAIR) $(BENCH_QUERIES) $(BENCH_ARGS)
+
+check-drain: .venv-dev/.complete ## Two replicas behind nginx (NGINX=path), restarted in turn under load; QUICK=1 for two restarts
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.drain $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(NGINX),--nginx $(NGINX)) $(if $(QUICK),--restarts 2 --seconds 10) $(BENCH_ARGS)
+
+check-swap: .venv-dev/.complete ## Releases swapped under load, good and bad ones; QUICK=1 for 6 swaps
+	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8
+	@.venv-dev/bin/hlm export demo --out var/encoders/minilm-fp32 --precision fp32
+	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
+	@.venv-dev/bin/python -m benchmarks.swap --encoder $(ENCODER) --other-encoder var/encoders/minilm-fp32 --feed var/feeds/samples.jsonl.gz $(BENCH_QUERIES) $(if $(QUICK),--swaps 6 --seconds 2) $(BENCH_ARGS)
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ app.add_typer(index.cli.app, name="index")
 app.command("serve")(service.cli.serve)
 app.command("query")(client.cli.query)
 app.command("evaluate")(client.cli.evaluate)
+app.add_typer(client.cli.release, name="release")
 app.command("samples")(samples.cli.samples)
 
 

@@ -6,7 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 LOG_INTERVAL_S = 5.0
@@ -32,6 +42,23 @@ def progress(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Ad
     show = _bar if console.is_terminal else _log_lines
     with show(label, total, unit, done) as advance:
         yield advance
+
+
+@contextlib.contextmanager
+def waiting(label: str) -> Iterator[None]:
+    """Show that something takes long whose progress cannot be seen: the time on a terminal, a line in a log.
+
+    Args:
+        label: what is waited for, for example `Loading release 2026-11-23a`.
+    """
+    if not console.is_terminal:
+        console.print(f"{label} …", markup=False, soft_wrap=True)
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        shown.add_task(label, total=None)
+        yield
 
 
 class _RateColumn(ProgressColumn):

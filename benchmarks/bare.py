@@ -33,7 +33,7 @@ def run_bare(
         token_ids = [encoder.tokenize(query) for query in batch]
         hits = ad_index.search(encoder.encode(token_ids), [top_k] * batch_size)
         for one in hits:
-            _ = one.ad_ids
+            _ = one.json_ids
         took.append(perf_counter() - started)
     p50, p99 = np.percentile(took, [50, 99]) * 1e3
     return {"queries_per_second": batch_size * len(took) / sum(took), "p50_ms": p50, "p99_ms": p99}

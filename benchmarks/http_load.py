@@ -6,9 +6,9 @@ from the write to the last byte of the answer.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import cast
 
 import httptools
@@ -27,6 +27,8 @@ class Load:
     answered: int
     failed: int
     """Answers other than 200."""
+    generator_cpus: float
+    """Processor seconds a second that this process burnt."""
 
 
 class _Client(asyncio.Protocol):
@@ -67,18 +69,25 @@ class _Client(asyncio.Protocol):
         self._transport.write(next(self._requests))
 
 
-def request_bytes(query: str, top_k: int, timeout_ms: int) -> bytes:
-    """One `POST /retrieve` as it goes over the wire."""
+def request_bytes(query: str, top_k: int, timeout_ms: int, headers: Mapping[str, str] | None = None) -> bytes:
+    """One `POST /retrieve` as it goes over the wire, with these headers beside the usual ones."""
     body = orjson.dumps({"query": query, "top_k": top_k, "timeout_ms": timeout_ms})
-    head = (
-        f"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    fields = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"POST /retrieve HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-def run_load(port: int, requests: Iterator[bytes], *, clients: int, seconds: float) -> Load:
-    """Keep `clients` requests in flight at 127.0.0.1 for `seconds`."""
-    return uvloop.run(_run(port, requests, clients, seconds))
+def run_load(port: int, requests: Iterator[bytes], *, clients: int, seconds: float, awake: bool = True) -> Load:
+    """Keep `clients` requests in flight at 127.0.0.1 for `seconds`.
+
+    Args:
+        port: of the server.
+        requests: whole HTTP requests, taken one by one.
+        clients: connections.
+        seconds: how long new requests are sent.
+        awake: poll instead of sleeping, which takes all of a core; not where the server may use that core.
+    """
+    return uvloop.run(_run(port, requests, clients, seconds, awake))
 
 
 async def _stay_awake() -> None:
@@ -87,18 +96,19 @@ async def _stay_awake() -> None:
         await asyncio.sleep(0)
 
 
-async def _run(port: int, requests: Iterator[bytes], clients: int, seconds: float) -> Load:
+async def _run(port: int, requests: Iterator[bytes], clients: int, seconds: float, awake: bool) -> Load:
     loop = asyncio.get_running_loop()
-    awake = asyncio.create_task(_stay_awake())
-    started = perf_counter()
+    polling = asyncio.create_task(_stay_awake()) if awake else None
+    started, cpu_started = perf_counter(), process_time()
     connections = [
         (await loop.create_connection(lambda: _Client(requests, started + seconds), "127.0.0.1", port))[1]
         for _ in range(clients)
     ]
     await asyncio.gather(*(connection.done for connection in connections))
-    elapsed = perf_counter() - started
-    awake.cancel()
+    elapsed, cpu_s = perf_counter() - started, process_time() - cpu_started
+    if polling is not None:
+        polling.cancel()
     latencies = np.concatenate([connection.latencies for connection in connections])
     p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
     failed = sum(connection.failed for connection in connections)
-    return Load((len(latencies) - failed) / elapsed, p50, p99, len(latencies), failed)
+    return Load((len(latencies) - failed) / elapsed, p50, p99, len(latencies), failed, cpu_s / elapsed)

@@ -10,10 +10,13 @@ SHIPPED = Path(__file__).parent.parent / "export" / "data" / "parity_queries.txt
 
 
 def read_queries(path: Path | None) -> list[str]:
-    """The texts of a `query_id<TAB>text` file with a header line, in file order; by default the shipped ones."""
+    """The texts in a tab-separated file with a column `text`, gzip or not; by default the shipped ones."""
     if path is None:
         return gzip.decompress(SHIPPED.read_bytes()).decode().splitlines()
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if not lines or lines[0].split("\t") != ["query_id", "text"]:
-        raise BenchmarkError(f"{path}: expected the header query_id<TAB>text")
-    return [line.split("\t", 1)[1] for line in lines[1:]]
+    content = path.read_bytes()
+    lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+    header = lines[0].split("\t") if lines else []
+    if "text" not in header:
+        raise BenchmarkError(f"{path}: expected a header line with a column text, as in query_id<TAB>text")
+    column = header.index("text")
+    return [line.split("\t")[column] for line in lines[1:]]

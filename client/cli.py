@@ -1,4 +1,4 @@
-"""The commands `hlm query` and `hlm evaluate`."""
+"""The commands `hlm query`, `hlm evaluate` and `hlm release`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -86,3 +86,99 @@ def evaluate(
         save_report(evaluation, out)
     if evaluation.failures:
         raise ClientError(describe_failures(evaluation))
+
+
+release = typer.Typer(
+    help="Change which release a running service answers with, through its admin listener.", no_args_is_help=True
+)
+AdminUrl = Annotated[str, typer.Option(envvar="HLM_ADMIN_URL", help="Where the service's admin listener is.")]
+DEFAULT_ADMIN_URL = "http://127.0.0.1:8081"
+
+
+@release.command("use")
+def use_release(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The release's name, in every answer.")],
+    encoder: Annotated[str | None, typer.Option(help="Encoder artifact, a directory where the service runs.")] = None,
+    index: Annotated[str | None, typer.Option(help="Index artifact, a directory where the service runs.")] = None,
+    admin_url: AdminUrl = DEFAULT_ADMIN_URL,
+) -> None:
+    """Load, verify and serve a release; the one before answers until then.
+
+    With directories it is a new release; the one of the two that is left out
+    stays as it is served now. With a name alone it is a release that the
+    service has already: its canary, its shadow or the previous one.
+    A release goes on loading if this command is interrupted.
+    HLM_ADMIN_TOKEN must hold the token that the service was started with.
+
+    Examples:
+      hlm release use 2026-11-24a --encoder var/encoders/e2 --index var/indexes/i2
+      hlm release use 2026-11-24b --index var/indexes/i3
+      hlm release use my-canary
+
+    Exit codes:
+      0  it is served
+      1  it was rejected or could not be asked for; one sentence says why
+      2  wrong usage
+    """
+    from client.release import AdminClient
+    from client.screen import show_releases
+    from terminal import waiting
+
+    with AdminClient(admin_url) as client:
+        if encoder is None or index is None:
+            encoder, index = client.status().directories(name, encoder, index)
+        with waiting(f"Loading release {name}: encoder {encoder}, index {index}"):
+            releases = client.use(name, encoder, index)
+    show_releases(releases)
+
+
+@release.command("rollback")
+def rollback_release(admin_url: AdminUrl = DEFAULT_ADMIN_URL) -> None:
+    """Serve the previous release again.
+
+    HLM_ADMIN_TOKEN must hold the token that the service was started with.
+
+    Examples:
+      hlm release rollback
+
+    Exit codes:
+      0  it is served
+      1  there is none or it could not be asked for; one sentence says why
+      2  wrong usage
+    """
+    from client.release import AdminClient
+    from client.screen import show_releases
+    from terminal import waiting
+
+    with AdminClient(admin_url) as client, waiting("Rolling back to the previous release"):
+        releases = client.rollback()
+    show_releases(releases)
+
+
+@release.command("status")
+def release_status(
+    admin_url: AdminUrl = DEFAULT_ADMIN_URL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer as it came.")] = False,
+) -> None:
+    """Show which releases a service has, and as what.
+
+    HLM_ADMIN_TOKEN must hold the token that the service was started with.
+
+    Examples:
+      hlm release status
+      hlm release status --json --admin-url http://127.0.0.1:8091
+
+    Exit codes:
+      0  done
+      1  it could not be asked, with one sentence that says why
+      2  wrong usage
+    """
+    from client.release import AdminClient
+    from client.screen import show_releases
+
+    with AdminClient(admin_url) as client:
+        releases = client.status()
+    if as_json:
+        typer.echo(releases.body)
+    else:
+        show_releases(releases)

@@ -80,9 +80,7 @@ class RetrieveClient:
         request: dict[str, object] = {"query": query, "top_k": top_k, "fields": list(fields)}
         if timeout_ms is not None:
             request["timeout_ms"] = timeout_ms
-        response = self._post(_encode(request))
-        if response.status_code != 200:
-            raise _answer_error(self.url, response)
+        response = send(self._http, "POST", self.url, "/retrieve", _encode(request))
         try:
             return Answer.model_validate_json(response.content), response.content
         except ValidationError as error:
@@ -92,19 +90,30 @@ class RetrieveClient:
                 f"{self.url}/retrieve: answered 200, but not as this service does: {where}: {first['msg']}"
             ) from error
 
-    def _post(self, body: bytes) -> httpx.Response:
-        try:
-            return self._http.post(f"{self.url}/retrieve", content=body, headers={"Content-Type": "application/json"})
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ClientError(
-                f"{self.url}: not an address to ask; expected one such as http://127.0.0.1:8080 ({error})"
-            ) from error
-        except httpx.ConnectError as error:
-            raise ClientError(f"{self.url}: cannot connect ({error}); is the service running there?") from error
-        except httpx.TimeoutException as error:
-            raise ClientError(f"{self.url}/retrieve: no answer within {CLIENT_TIMEOUT_S:g} s") from error
-        except httpx.HTTPError as error:
-            raise ClientError(f"{self.url}/retrieve: the conversation broke off ({error})") from error
+
+def send(http: httpx.Client, method: str, url: str, path: str, body: bytes | None = None) -> httpx.Response:
+    """Send a request with a JSON body or none, and take the answer with status 200.
+
+    Raises:
+        AnswerError: the status was another.
+        ClientError: there was no answer.
+    """
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    try:
+        response = http.request(method, f"{url}{path}", content=body, headers=headers)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ClientError(
+            f"{url}: not an address to ask; expected one such as http://127.0.0.1:8080 ({error})"
+        ) from error
+    except httpx.ConnectError as error:
+        raise ClientError(f"{url}: cannot connect ({error}); is the service running there?") from error
+    except httpx.TimeoutException as error:
+        raise ClientError(f"{url}{path}: no answer within {http.timeout.read:g} s") from error
+    except httpx.HTTPError as error:
+        raise ClientError(f"{url}{path}: the conversation broke off ({error})") from error
+    if response.status_code != 200:
+        raise _answer_error(f"{url}{path}", response)
+    return response
 
 
 def _encode(request: dict[str, object]) -> bytes:
@@ -114,7 +123,7 @@ def _encode(request: dict[str, object]) -> bytes:
         raise ClientError(f"The query is not valid Unicode: {error.reason} at character {error.start}") from error
 
 
-def _answer_error(url: str, response: httpx.Response) -> AnswerError:
+def _answer_error(where: str, response: httpx.Response) -> AnswerError:
     """Put a problem document (RFC 9457), or whatever else came, into one sentence."""
     try:
         problem = response.json()
@@ -125,4 +134,4 @@ def _answer_error(url: str, response: httpx.Response) -> AnswerError:
     name = str(problem.get("type") or "").removeprefix("about:blank") or response.reason_phrase
     reason = f"{response.status_code} {name}".strip()
     detail = problem.get("detail") or problem.get("title") or "no problem document came with it"
-    return AnswerError(f"{url}/retrieve: answered {reason}: {detail}", reason)
+    return AnswerError(f"{where}: answered {reason}: {detail}", reason)

@@ -5,7 +5,9 @@ from rich.table import Table
 
 from client.evaluate import Evaluation
 from client.http import Answer
+from client.release import Release, Releases
 
+SHOWN_OF_A_RELEASE = {"name", "encoder", "index", "model_version", "index_version"}
 NAMED_FAILURES = 5
 """Failed queries named on screen for each reason; the JSON report names all."""
 
@@ -43,6 +45,26 @@ def show_evaluation(evaluation: Evaluation) -> None:
     console.print(_versions(evaluation.release, evaluation.model_version, evaluation.index_version), soft_wrap=True)
 
 
+def show_releases(releases: Releases) -> None:
+    """Print what is served and what else there is, one release a row."""
+    console = _console()
+    table = Table()
+    for column in ("role", "release", "encoder", "index", "further"):
+        table.add_column(column)
+    for role, release in releases.by_role.items():
+        further = {name: value for name, value in release.items() if name not in SHOWN_OF_A_RELEASE}
+        table.add_row(
+            role,
+            _value(release.get("name")),
+            _lines(release, "model_version", "encoder"),
+            _lines(release, "index_version", "index"),
+            _members(further, "\n"),
+        )
+    console.print(table)
+    for name, value in releases.further.items():
+        console.print(f"{_label(name)}: {_value(value)}", soft_wrap=True)
+
+
 def describe_failures(evaluation: Evaluation) -> str:
     """One sentence on the queries that got no answer."""
     reasons = []
@@ -62,6 +84,24 @@ def _console() -> Console:
 
 def _versions(release: str | None, model_version: str | None, index_version: str | None) -> str:
     return f"release {_plain(release)}  model {_plain(model_version)}  index {_plain(index_version)}"
+
+
+def _lines(release: Release, *names: str) -> str:
+    return "\n".join(_value(release[name]) for name in names if release.get(name) is not None)
+
+
+def _members(members: dict[str, object], separator: str) -> str:
+    return separator.join(f"{_label(name)} {_value(value)}" for name, value in members.items() if value is not None)
+
+
+def _label(name: str) -> str:
+    return _plain(name.replace("_", " "))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return _members(value, ", ")
+    return _plain(f"{value:,}" if type(value) is int else str(value))
 
 
 def _plain(text: str | None) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from artifacts.manifest import IndexManifest, SegmentEntry
@@ -25,8 +26,13 @@ class SearchHits:
     @property
     def ad_ids(self) -> list[str]:
         """The ads' own ids."""
-        ad_ids = self.ads.ad_ids
-        return [ad_ids[row] for row in self.rows.tolist()]
+        found: list[str] = orjson.loads(b"[%s]" % b",".join(self.json_ids))
+        return found
+
+    @property
+    def json_ids(self) -> list[bytes]:
+        """The ads' own ids as JSON strings."""
+        return self.ads.json_ids(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +53,26 @@ class AdIndex(Protocol):
         """What the index was built from."""
         ...
 
-    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int]) -> list[SearchHits]:
+    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int], *, effort: float = 1.0) -> list[SearchHits]:
         """Find the best ads of each query.
 
         Args:
             embeddings: L2-normalised, shape (n, dim).
             top_k: how many ads each of the n queries asks for, at least 1. Where the index holds fewer, all come back.
+            effort: share of the tuned `ef_search` to spend; less is faster and finds a little less.
+        """
+        ...
+
+    def still_eligible(self, hits: SearchHits) -> SearchHits:
+        """Those of earlier hits of this index that may be shown now, in their order."""
+        ...
+
+    def exact_search(self, embeddings: NDArray[np.float32], top_k: int) -> list[SearchHits]:
+        """Find the best `top_k` ads of each query by comparing with all of them: the truth that `search` approaches.
+
+        Args:
+            embeddings: L2-normalised, shape (n, dim).
+            top_k: at least 1. Where the index holds fewer, all come back.
         """
         ...
 

@@ -3,7 +3,8 @@
 import math
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -94,15 +95,30 @@ class AdTable:
     """The ads of an index by row; immutable, and safe to read from several threads."""
 
     def __init__(
-        self, ad_ids: list[str], texts: Mapping[FieldName, TextColumn], numbers: Mapping[FieldName, NDArray[np.float64]]
+        self,
+        ad_ids: Iterable[str],
+        texts: Mapping[FieldName, TextColumn],
+        numbers: Mapping[FieldName, NDArray[np.float64]],
     ) -> None:
         """Take columns of equal length; `AdTableBuilder` and `load` are the usual ways in."""
-        self.ad_ids = ad_ids
+        # As answers carry them, and side by side: strings all over the heap are a cache miss each (docs/experiments.md,
+        # "one request"). The closing quote keeps numpy from cutting an id that ends in NUL.
+        self._json_ids = _json_array(ad_ids)
         self._texts = texts
         self._numbers = numbers
 
     def __len__(self) -> int:
-        return len(self.ad_ids)
+        return len(self._json_ids)
+
+    @property
+    def ad_ids(self) -> list[str]:
+        """The ads' own ids, of all rows."""
+        return [orjson.loads(json_id) for json_id in self._json_ids.tolist()]
+
+    def json_ids(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The ids of some rows as JSON strings, quotes included."""
+        found: list[bytes] = self._json_ids[rows].tolist()
+        return found
 
     def field(self, name: FieldName, rows: NDArray[np.int64]) -> list[Any]:
         """Values of one field, as JSON would have them; None where the feed gave none, or an empty one."""
@@ -172,14 +188,21 @@ class AdTableBuilder:
         return AdTable(self._ad_ids, texts, numbers)
 
 
-def _read_ids(column: TextColumn, ad_count: int) -> list[str]:
+def _read_ids(column: TextColumn, ad_count: int) -> Iterator[str]:
     """All ids, in steps after which other threads get to run: a service may be answering beside this."""
-    ad_ids: list[str] = []
     for start in range(0, ad_count, _IDS_A_STEP):
         rows = np.arange(start, min(start + _IDS_A_STEP, ad_count))
-        ad_ids += [str(value, "utf-8") for value in column.take(rows)]
+        yield from (str(value, "utf-8") for value in column.take(rows))
         time.sleep(_PAUSE_S)
-    return ad_ids
+
+
+def _json_array(ad_ids: Iterable[str]) -> NDArray[np.bytes_]:
+    """The ids as JSON strings, in an array as wide as the longest."""
+    remaining = map(orjson.dumps, ad_ids)
+    chunks = [np.array([], dtype="S1")]
+    while chunk := list(islice(remaining, _IDS_A_STEP)):
+        chunks.append(np.array(chunk, dtype=np.bytes_))
+    return np.concatenate(chunks)
 
 
 def load_array(path: Path, dtype: type[np.generic], *, ndim: int) -> NDArray[Any]:

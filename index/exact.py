@@ -20,7 +20,13 @@ class ExactScan:
         """Held by the vectors."""
         return self._vectors.nbytes
 
-    def search(self, embeddings: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def search(
+        self,
+        embeddings: NDArray[np.float32],
+        k: int,
+        *,
+        effort: float = 1.0,  # noqa: ARG002 - every vector is compared, whatever the effort
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and scores, each (n, min(k, ad count)) in falling score."""
         positions, scores = exact_top_k(embeddings, self._vectors, k)
         return self._rows[positions], scores

@@ -6,6 +6,9 @@ dimension, answer a `k` above the number of ads, answer when the graph cannot re
 
 import logging
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +22,8 @@ from index.exact import exact_top_k
 from terminal import progress
 
 _CHUNK_ROWS = 2000
+DEFAULT_EF_SEARCH = 10
+"""hnswlib's own, for a graph whose breadth nobody has set yet."""
 _SPACE = "ip"  # vectors are normalised, so one minus hnswlib's "distance" is the cosine
 
 # Start of a file written by hnswlib 0.8: offsetLevel0, max_elements, cur_element_count, size_data_per_element,
@@ -37,6 +42,8 @@ class HnswGraph:
         self._graph.set_num_threads(1)  # searches run side by side already; a thread pool a call would only cost
         self._vectors = vectors
         self._rows = rows
+        self._breadth = _Breadth(graph)
+        self._ef_search = DEFAULT_EF_SEARCH
 
     @classmethod
     def build(cls, vectors: NDArray[np.float32], rows: NDArray[np.int64], params: HnswParams, *, threads: int) -> Self:
@@ -82,8 +89,8 @@ class HnswGraph:
         self._graph.save_index(str(path))
 
     def set_ef_search(self, ef_search: int) -> None:
-        """Set the breadth of every later search; not to be called while others search."""
-        self._graph.set_ef(ef_search)
+        """Set the breadth of every later search."""
+        self._ef_search = ef_search
 
     @property
     def memory_bytes(self) -> int:
@@ -91,8 +98,10 @@ class HnswGraph:
         size: int = self._graph.index_file_size()
         return size
 
-    def search(self, embeddings: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and scores, each (n, min(k, ad count)) in falling score.
+    def search(
+        self, embeddings: NDArray[np.float32], k: int, *, effort: float = 1.0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and scores, each (n, min(k, ad count)) in falling score; `effort` is the share of `ef_search` to spend.
 
         hnswlib searches with the larger of `ef` and k, so any k is answered. It raises where it found fewer than k:
         without deleted elements that means that the graph's start is connected to fewer, where no `ef` can help; then
@@ -100,11 +109,39 @@ class HnswGraph:
         """
         k = min(k, len(self._rows))
         try:
-            labels, distances = self._graph.knn_query(embeddings, k=k, num_threads=1)
+            with self._breadth.of(round(self._ef_search * effort)):
+                labels, distances = self._graph.knn_query(embeddings, k=k, num_threads=1)
         except RuntimeError as error:
             logger.warning("a graph of %d ads was scanned instead of searched: %s", len(self._rows), error)
             return exact_top_k(embeddings, self._vectors, k, rows=self._rows)
         return labels.astype(np.int64), 1.0 - distances
+
+
+class _Breadth:
+    """hnswlib keeps one `ef` a graph: searches of one breadth run side by side, those of different ones take turns."""
+
+    def __init__(self, graph: hnswlib.Index) -> None:
+        self._graph = graph
+        self._changed = threading.Condition()
+        self._ef = 0
+        self._searching = 0
+
+    @contextmanager
+    def of(self, ef: int) -> Iterator[None]:
+        """Hold the graph at this `ef` during the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ef == ef or not self._searching)
+            if self._ef != ef:
+                self._graph.set_ef(ef)
+                self._ef = ef
+            self._searching += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._searching -= 1
+                if not self._searching:
+                    self._changed.notify_all()
 
 
 def _check_header(path: Path, *, dim: int, ad_count: int) -> None:

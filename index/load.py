@@ -11,6 +11,7 @@ from artifacts.manifest import IndexManifest
 from artifacts.store import ArtifactError, load_manifest, verify_files
 from index.ad_index import IndexStats, SearchHits
 from index.ads import AdTable, load_array
+from index.exact import exact_top_k
 from index.layout import ADS, SEGMENTS, VECTORS
 from index.segment import WHOLE, Segment, load_segment
 
@@ -24,18 +25,29 @@ class FrozenIndex:
 
     manifest: IndexManifest
     ads: AdTable
+    vectors: NDArray[np.float32]
+    """One for each ad, shape (ad count, dim); mapped from disk."""
     segments: dict[str, Segment]
 
-    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int]) -> list[SearchHits]:
+    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int], *, effort: float = 1.0) -> list[SearchHits]:
         """Find the best ads of each query: embeddings (n, dim), and how many ads each of the n asks for."""
         segment = self.segments[WHOLE]
         answers: dict[int, SearchHits] = {}
         for k in set(top_k):  # one call for all that ask for as many, so that none pays for another's breadth
             positions = [position for position, asked in enumerate(top_k) if asked == k]
-            rows, scores = segment.search(embeddings[positions], k)
+            rows, scores = segment.search(embeddings[positions], k, effort=effort)
             for found, position in enumerate(positions):
                 answers[position] = SearchHits(rows[found], scores[found], self.ads)
         return [answers[position] for position in range(len(top_k))]
+
+    def still_eligible(self, hits: SearchHits) -> SearchHits:
+        """All of them: only ads that may be shown are built into the index, and nothing in it changes."""
+        return hits
+
+    def exact_search(self, embeddings: NDArray[np.float32], top_k: int) -> list[SearchHits]:
+        """Compare each query, embeddings (n, dim), with every ad; reads all vectors, in chunks without the GIL."""
+        rows, scores = exact_top_k(embeddings, self.vectors, top_k)
+        return [SearchHits(*found, self.ads) for found in zip(rows, scores, strict=True)]
 
     def stats(self) -> IndexStats:
         """Counts and sizes."""
@@ -64,7 +76,7 @@ def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
     segments = {
         entry.name: load_segment(directory / SEGMENTS / entry.name, entry, vectors) for entry in manifest.segments
     }
-    return FrozenIndex(manifest, ads, segments)
+    return FrozenIndex(manifest, ads, vectors, segments)
 
 
 def needed_bytes(manifest: IndexManifest) -> int:

@@ -30,8 +30,10 @@ class Segment(Protocol):
         """Held in memory by the segment."""
         ...
 
-    def search(self, embeddings: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and scores, each (n, min(k, ad count)) in falling score."""
+    def search(
+        self, embeddings: NDArray[np.float32], k: int, *, effort: float = 1.0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and scores, each (n, min(k, ad count)) in falling score; `effort` is a share of `ef_search`."""
         ...
 
 

@@ -2,13 +2,15 @@
 
 import itertools
 import secrets
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import orjson
 
 from index.ad_index import SearchHits
 from index.ads import FieldName
+from service.admission import StepName
 from service.metrics import StageTimes
 from service.release import Release
 from service.schemas import RetrieveRequest
@@ -16,42 +18,87 @@ from service.schemas import RetrieveRequest
 Columns = dict[FieldName, list[Any]]
 """Values of the fields that were asked for, in the order of the hits."""
 
+SCORE_DECIMALS = 6
+"""float32 cosines carry about seven digits."""
+
 _PROCESS = secrets.token_hex(4)
 _NUMBERS = itertools.count()
 
-SCORE_DECIMALS = 6
-"""float32 cosines carry about seven digits; fewer bytes on the wire than their float64 forms."""
+
+def new_request_id() -> str:
+    """A name for a request that brought none."""
+    return f"{_PROCESS}-{next(_NUMBERS):x}"
 
 
-def to_json(request: RetrieveRequest, release: Release, hits: SearchHits, columns: Columns, times: StageTimes) -> bytes:
+def is_complete(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> bool:
+    """Whether the answer is all that was asked for."""
+    return len(hits.rows) == request.top_k and "smaller_ef_search" not in steps
+
+
+def to_json(
+    request: RetrieveRequest,
+    release: Release,
+    hits: SearchHits,
+    columns: Columns,
+    times: StageTimes,
+    *,
+    request_id: str | None = None,
+    cached: bool = False,
+    steps: Sequence[StepName] = (),
+) -> bytes:
     """Serialise one answer; `service.schemas.RetrieveResponse` documents its form."""
-    complete = len(hits.rows) == request.top_k
-    return orjson.dumps(
-        {
-            "request_id": request.request_id or f"{_PROCESS}-{next(_NUMBERS):x}",
-            "release": release.name,
-            "model_version": release.model_version,
-            "index_version": release.index_version,
-            "ads": _ads(hits, columns),
-            "coverage": {"complete": complete, "reason": None if complete else "index_smaller_than_top_k"},
-            "cached": False,
-            "timings_ms": {
-                "tokenize": round(times.tokenize * 1e3, 3),
-                "queue": round(times.queue * 1e3, 3),
-                "encode": round(times.encode * 1e3, 3),
-                "search": round(times.search * 1e3, 3),
-                "total": round(times.total * 1e3, 3),
-            },
-        }
+    return _DOCUMENT % (
+        orjson.dumps(request_id or request.request_id or new_request_id()),
+        _versions(release),
+        _ads(hits, columns),
+        orjson.dumps(_coverage(request, hits, steps)),
+        b"true" if cached else b"false",
+        times.tokenize * 1e3,
+        times.queue * 1e3,
+        times.encode * 1e3,
+        times.search * 1e3,
+        times.total * 1e3,
     )
 
 
-def _ads(hits: SearchHits, columns: Columns) -> list[dict[str, object]]:
-    scores = hits.scores.astype(np.float64).round(SCORE_DECIMALS).tolist()
-    ads: list[dict[str, object]] = [
-        {"ad_id": ad_id, "score": score} for ad_id, score in zip(hits.ad_ids, scores, strict=True)
-    ]
-    for name, values in columns.items():
-        for ad, value in zip(ads, values, strict=True):
-            ad[name] = value
-    return ads
+_DOCUMENT = (
+    b'{"request_id":%b,%b,"ads":%b,"coverage":%b,"cached":%b,'
+    b'"timings_ms":{"tokenize":%.3f,"queue":%.3f,"encode":%.3f,"search":%.3f,"total":%.3f}}'
+)
+
+
+@lru_cache(maxsize=8)
+def _versions(release: Release) -> bytes:
+    names = {"release": release.name, "model_version": release.model_version, "index_version": release.index_version}
+    return orjson.dumps(names)[1:-1]
+
+
+def coverage_reason(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> str | None:
+    """Why an answer is not all that was asked for; None where it is."""
+    if len(hits.rows) < request.top_k:
+        return "index_smaller_than_top_k"
+    return "degraded" if steps else None
+
+
+def _coverage(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> dict[str, object]:
+    return {
+        "complete": is_complete(request, hits, steps),
+        "reason": coverage_reason(request, hits, steps),
+        "degraded": steps,
+    }
+
+
+def _ads(hits: SearchHits, columns: Columns) -> bytes:
+    """The list of ads, written by one format string: no objects are made but those that hold ids and scores."""
+    values: list[Sequence[object]] = [hits.json_ids, hits.scores.tolist()]
+    values += [list(map(orjson.dumps, column)) for column in columns.values()]
+    interleaved = itertools.chain.from_iterable(zip(*values, strict=True))
+    return _format(len(hits.rows), tuple(columns)) % tuple(interleaved)
+
+
+@lru_cache(maxsize=64)
+def _format(count: int, names: tuple[FieldName, ...]) -> bytes:
+    """For `count` ads with these fields."""
+    fields = b"".join(b',"%b":%%b' % name.encode() for name in names)
+    ad = b'{"ad_id":%%b,"score":%%.%df%b}' % (SCORE_DECIMALS, fields)
+    return b"[%b]" % b",".join([ad] * count)

@@ -1,14 +1,19 @@
-"""Which queries go into the next batch: pure rules without threads, clock or tokens.
+"""Which queries go into the next batch: pure rules without threads, clock or models.
 
-    put ──> [ oldest … newest ] ──take──> batch
-                   └─ those nobody waits for any more are dropped here, unencoded
+    put ──> caller A [ oldest … newest ] ─┐
+            caller B [ oldest … newest ] ─┼─ in turn ──take──> batch
+            caller C [ oldest … newest ] ─┘
+                └─ those that nobody waits for any more, or that cannot be in time, are dropped here, unencoded
 
 Nothing is sealed before a worker can start it, so batches grow only because work is in progress, and of what has
-gathered by then the queries of like length go together.
+gathered by then the queries of like length go together. The caller whose turn it is leads the batch with its oldest
+query, whatever its length: so nobody starves, and a caller that floods the queue delays itself.
 """
 
 from collections import deque
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 
@@ -17,7 +22,19 @@ class Waiting(Protocol):
 
     @property
     def tokens(self) -> int:
-        """Its length, special tokens included."""
+        """What is to be encoded, special tokens included; 0 where the embedding is known already."""
+
+    @property
+    def caller(self) -> Hashable:
+        """Who asks; callers take turns."""
+
+    @property
+    def group(self) -> Hashable:
+        """What must be alike within a batch, such as the release."""
+
+    @property
+    def key(self) -> Hashable:
+        """What it is encoded from; while one query of a key is being encoded, others wait for its embedding."""
 
     @property
     def deadline(self) -> float:
@@ -39,6 +56,9 @@ On a CPU every padded token costs as much as a real one, so what a mixed batch s
 docs/experiments.md, "batch forming".
 """
 
+SCANNED_PER_PLACE = 8
+"""How many waiting queries are looked at for each place in a batch, which bounds the work under the lock."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
@@ -50,54 +70,134 @@ class BatchPolicy:
     max_queue_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Queries that will be taken before a newcomer."""
+
+    count: int
+    tokens: float
+
+
 class BatchQueue(Generic[W]):
-    """Bounded, oldest first, grouped by length. Not thread-safe: its owner holds the lock."""
+    """Bounded, fair between callers, oldest first, grouped by length. Not thread-safe: its owner holds the lock."""
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
-        self._waiting: deque[W] = deque()
+        self._callers: dict[Hashable, deque[W]] = {}
+        """In the order of their turns."""
+        self._count = 0
+        self._tokens = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
-    def full(self, now: float) -> bool:
-        """Whether one more must be refused; what nobody waits for any more is dropped before that is said."""
-        if len(self._waiting) >= self._policy.max_queue_size:
-            self._waiting = deque(item for item in self._waiting if _alive(item, now))
-        return len(self._waiting) >= self._policy.max_queue_size
+    def oldest(self) -> W | None:
+        """The head of the line of the caller that has its turn next."""
+        return next((waiting[0] for waiting in self._callers.values()), None)
+
+    def full(self, caller: Hashable, now: float) -> bool:
+        """Whether one more of this caller must be refused; what nobody waits for is dropped before that is said.
+
+        A caller may hold as many places as it leaves free (Choudhury and Hahne's dynamic threshold with a factor of
+        one, IEEE/ACM Trans. Networking 6(2), 1998), so there is always room for others.
+        """
+        if self._has_room(caller):
+            return False
+        self._drop(now)
+        return not self._has_room(caller)
+
+    def ahead_of(self, caller: Hashable) -> Backlog:
+        """What will be taken before a newcomer of this caller, as callers take turns."""
+        turns = len(self._callers.get(caller, ())) + 1
+        count = sum(min(len(waiting), turns) for waiting in self._callers.values())
+        tokens = self._tokens * count / self._count if self._count else 0.0
+        return Backlog(count, tokens)
 
     def put(self, item: W) -> None:
         """Append the newest; the caller has asked whether the queue is full."""
-        self._waiting.append(item)
+        self._callers.setdefault(item.caller, deque()).append(item)
+        self._count += 1
+        self._tokens += item.tokens
 
-    def take(self, now: float) -> list[W]:
-        """Remove and return the next batch; empty when nobody is waiting.
+    def take(self, now: float, *, least_s: float = 0.0, encoding: Collection[Hashable] = ()) -> list[W]:
+        """Remove and return the next batch; empty when nobody can be served now.
 
-        The oldest query is always in it, so none waits for more than the batches of those before it. The others join in
-        order of age, those that would cause too much padding being passed over until they are the oldest themselves.
-        Abandoned and expired queries are dropped on the way.
+        The oldest query of the caller whose turn it is leads, so none waits for more than the batches of those before
+        it. The others join by turns and age, those of another group or that would cause too much padding being passed
+        over until they lead themselves. Abandoned queries and those whose deadline comes within `least_s`, the least
+        time that an answer takes, are dropped on the way.
+
+        Args:
+            now: in seconds of the queue's clock.
+            least_s: see above.
+            encoding: keys that a running batch is encoding; their queries wait for that embedding.
         """
         batch: list[W] = []
-        passed_over: list[W] = []
-        longest = 0
-        while self._waiting and len(batch) < self._policy.max_batch_size:
-            item = self._waiting.popleft()
-            if not _alive(item, now):
+        longest = encoded = 0
+        latest = now + least_s
+        for waiting, item in self._by_turns(self._policy.max_batch_size * SCANNED_PER_PLACE):
+            if item.abandoned or item.deadline <= latest:
+                self._remove(waiting, item)
                 continue
-            if not batch or self._fits(len(batch), longest, item.tokens):
-                batch.append(item)
+            if item.tokens and item.key in encoding:
+                continue
+            if batch and not self._fits(batch[0], encoded, longest, item):
+                continue
+            self._remove(waiting, item)
+            batch.append(item)
+            if item.tokens:
+                encoded += 1
                 longest = max(longest, item.tokens)
-            else:
-                passed_over.append(item)
-        self._waiting.extendleft(reversed(passed_over))
+            if len(batch) == self._policy.max_batch_size:
+                break
+        self._end_turn([item.caller for item in batch])
         return batch
 
-    def _fits(self, count: int, longest: int, tokens: int) -> bool:
-        """Whether a query may join `count` others: the padding it gets, or gives to them, is small."""
-        padding = longest - tokens if tokens <= longest else count * (tokens - longest)
+    def _by_turns(self, most: int) -> Iterator[tuple[deque[W], W]]:
+        """One query of each caller, then a second of each, …; those that are passed over keep their places."""
+        lines = [(waiting, iter(list(islice(waiting, most)))) for waiting in self._callers.values()]
+        looked_at = 0
+        while lines and looked_at < most:
+            going_on = []
+            for waiting, line in lines:
+                item = next(line, None)
+                if item is None:
+                    continue
+                going_on.append((waiting, line))
+                looked_at += 1
+                yield waiting, item
+            lines = going_on
+
+    def _fits(self, leader: W, encoded: int, longest: int, item: W) -> bool:
+        """Whether a query may join: same group, and the padding that it gets, or gives to the others, is small."""
+        if item.group != leader.group:
+            return False
+        tokens = item.tokens
+        if not tokens or not encoded:
+            return True
+        padding = longest - tokens if tokens <= longest else encoded * (tokens - longest)
         allowed = max(PADDING_TOKENS, tokens * PADDING_SHARE)
-        return padding <= allowed and max(longest, tokens) * (count + 1) <= self._policy.max_batch_tokens
+        return padding <= allowed and max(longest, tokens) * (encoded + 1) <= self._policy.max_batch_tokens
 
+    def _remove(self, waiting: deque[W], item: W) -> None:
+        waiting.remove(item)
+        self._count -= 1
+        self._tokens -= item.tokens
 
-def _alive(item: Waiting, now: float) -> bool:
-    return not item.abandoned and item.deadline > now
+    def _end_turn(self, served: list[Hashable]) -> None:
+        """Send those who were served to the end of the round; forget those who have nothing left."""
+        for caller in dict.fromkeys(served):
+            waiting = self._callers.pop(caller)
+            if waiting:
+                self._callers[caller] = waiting
+        for caller in [caller for caller, waiting in self._callers.items() if not waiting]:
+            del self._callers[caller]
+
+    def _has_room(self, caller: Hashable) -> bool:
+        return len(self._callers.get(caller, ())) < self._policy.max_queue_size - self._count
+
+    def _drop(self, now: float) -> None:
+        for waiting in self._callers.values():
+            for item in [item for item in waiting if item.abandoned or item.deadline <= now]:
+                self._remove(waiting, item)
+        self._end_turn([])

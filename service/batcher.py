@@ -1,68 +1,159 @@
-"""Dynamic micro-batching: many awaiting callers, a few worker threads, one queue between them.
+"""Dynamic micro-batching: many waiting callers, a few worker threads, one queue between them.
 
-    event loop                          worker threads
-    submit ──> BatchQueue ──────────────> take, run(items) ─┐
-    await future <── call_soon_threadsafe ── results ───────┘
+    event loop                              worker threads
+    submit ──> BatchQueue ────────────────> take, run(items) ─┐
+    on_done <── call_soon_threadsafe ────── outcomes ─────────┘
+       └─ a lone item on an idle batcher is run by the loop itself: no hand-off, no waking of a thread
 
 An idle worker takes what is queued then; it never waits for a batch to fill. A worker runs the whole of its batch, so
 there are no hand-offs between encoding and searching.
 """
 
 import asyncio
+import itertools
 import logging
-import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from service.batch_queue import BatchPolicy, BatchQueue
-from service.errors import DeadlineExceeded, Overloaded, PipelineError, RequestError
+from service.cost import BatchCost, CostModel
+from service.errors import DeadlineExceeded, PipelineError, RequestError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+TYPICAL_TOKENS = 8
+"""Of a query that is not tokenised yet: queries have five words."""
+GAIN_OF_BATCH_SIZE = 0.1
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Ticket(Generic[Item, Result]):
-    """One submitted item and its caller's future."""
-
-    item: Item
-    tokens: int
-    deadline: float
-    future: "asyncio.Future[Result]"
-    submitted_at: float = field(default_factory=perf_counter)
+class Batchable(Protocol):
+    """What can be submitted; `service.batch_queue.Waiting` says what queue and batches make of it."""
 
     @property
-    def abandoned(self) -> bool:
-        """Whether the caller went away or was told that its deadline has passed."""
-        return self.future.done()
+    def tokens(self) -> int:
+        """What is to be encoded."""
+
+    @property
+    def caller(self) -> Hashable:
+        """Who asks."""
+
+    @property
+    def group(self) -> Hashable:
+        """What must be alike within a batch."""
+
+    @property
+    def key(self) -> Hashable:
+        """What it is encoded from, or None where it is encoded for itself alone."""
+
+
+Item = TypeVar("Item", bound=Batchable)
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, eq=False)
+class Ticket(Generic[Item, Result]):
+    """One submitted item and who is to hear of its outcome."""
+
+    item: Item
+    deadline: float
+    on_done: "Callable[[Result | RequestError], None]"
+    tokens: int
+    caller: Hashable
+    group: Hashable
+    key: Hashable
+    submitted_at: float = field(default_factory=perf_counter)
+    abandoned: bool = False
+    """Whether it has an outcome already: nobody waits for it any more."""
+    timer: asyncio.TimerHandle | None = None
+
+    def resolve(self, outcome: "Result | RequestError") -> None:
+        """Report the first outcome, and no other; called on the event loop."""
+        if self.abandoned:
+            return
+        self.abandoned = True
+        if self.timer is not None:
+            self.timer.cancel()
+        self.on_done(outcome)
+
+    def expire(self) -> None:
+        """Report that the deadline has come."""
+        self.resolve(DeadlineExceeded("no answer within the time budget"))
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a newcomer would find."""
+
+    full: bool
+    """Its caller's share of the queue is used up."""
+    idle: bool
+    """It would be served at once."""
+    predicted_s: float
+    """Seconds until its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """What a worker is doing."""
+
+    name: str
+    alive: bool
+    busy_since: float | None
+    """When it started its batch, in seconds of `perf_counter`; None while it waits for one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Batch(Generic[Item, Result]):
+    tickets: list[Ticket[Item, Result]]
+    started_at: float
+    predicted_s: float
+
+
+class _Worker(Generic[Item, Result]):
+    """A thread and its batch."""
+
+    def __init__(self, name: str, work: "Callable[[_Worker[Item, Result]], None]") -> None:
+        self.batch: _Batch[Item, Result] | None = None
+        self.retired = False
+        self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
 
 
 class MicroBatcher(Generic[Item, Result]):
     """Runs submitted items in batches on its worker threads, from `start` to `stop`."""
 
-    def __init__(self, run: Callable[[Sequence[Item]], list[Result]], policy: BatchPolicy, workers: int) -> None:
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], tuple[list[Result], BatchCost]],
+        policy: BatchPolicy,
+        workers: int,
+        *,
+        run_alone_on_loop: bool = False,
+        on_batch: Callable[[BatchCost], None] = lambda _: None,
+    ) -> None:
         """Prepare; nothing runs before `start`.
 
         Args:
-            run: makes one result an item, in order; called from several threads at once.
+            run: makes one result an item, in order, and says what that took; called from several threads at once.
             policy: limits of batches and queue.
             workers: threads.
+            run_alone_on_loop: have the event loop run a lone item when nothing else is queued or running.
+            on_batch: hears of each run that succeeded, when its outcomes are on their way; from several threads.
         """
         self._run = run
         self._policy = policy
         self._queue: BatchQueue[Ticket[Item, Result]] = BatchQueue(policy)
         self._changed = threading.Condition()
         self._stopping = False
-        self._running_batches = 0
-        self._seconds_per_item = 0.0
-        self._threads = [
-            threading.Thread(target=self._work, name=f"batch-worker-{number}", daemon=True) for number in range(workers)
-        ]
+        self._cost = CostModel()
+        self._batch_size = 1.0
+        self._run_alone_on_loop = run_alone_on_loop
+        self._on_batch = on_batch
+        self._on_loop: _Batch[Item, Result] | None = None
+        self._numbers = itertools.count()
+        self._workers = [self._new_worker() for _ in range(workers)]
 
     @property
     def queued(self) -> int:
@@ -70,102 +161,185 @@ class MicroBatcher(Generic[Item, Result]):
         return len(self._queue)
 
     @property
+    def oldest_s(self) -> float:
+        """For how long the next item has been waiting; 0 when there is none."""
+        with self._changed:
+            oldest = self._queue.oldest()
+        return perf_counter() - oldest.submitted_at if oldest else 0.0
+
+    @property
     def running_batches(self) -> int:
-        """Batches that a worker is running."""
-        return self._running_batches
+        """Batches that are being run."""
+        return len(self._running())
 
     @property
     def alive(self) -> bool:
         """Whether all workers run."""
-        return all(thread.is_alive() for thread in self._threads)
+        return all(worker.thread.is_alive() for worker in self._workers)
+
+    def worker_states(self) -> list[WorkerState]:
+        """What each worker is doing now."""
+        with self._changed:
+            return [
+                WorkerState(
+                    worker.thread.name, worker.thread.is_alive(), worker.batch.started_at if worker.batch else None
+                )
+                for worker in self._workers
+            ]
+
+    def replace(self, name: str) -> None:
+        """Put a fresh thread in the place of a worker that is dead or stuck; what it was running fails."""
+        with self._changed:
+            [worker] = [worker for worker in self._workers if worker.thread.name == name]
+            worker.retired = True
+            batch, worker.batch = worker.batch, None
+            self._workers[self._workers.index(worker)] = fresh = self._new_worker()
+            fresh.thread.start()
+        if batch is not None:
+            failed = [PipelineError("the worker that ran this query is stuck")] * len(batch.tickets)
+            self._loop.call_soon_threadsafe(_deliver, batch.tickets, failed)
 
     def start(self) -> None:
-        """Start the workers; called on the event loop that will await the futures."""
+        """Start the workers; called on the event loop that will hear of the outcomes."""
         self._loop = asyncio.get_running_loop()
-        for thread in self._threads:
-            thread.start()
+        for worker in self._workers:
+            worker.thread.start()
 
     async def stop(self, timeout_s: float = 60.0) -> None:
         """Finish what is queued, then end the workers; one that is stuck is left behind after `timeout_s`."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        for thread in self._threads:
-            await asyncio.to_thread(thread.join, timeout_s)
+        for worker in self._workers:
+            await asyncio.to_thread(worker.thread.join, timeout_s)
 
-    def admit(self) -> None:
-        """Refuse at once where the queue is full, before anything is spent on the request.
-
-        Raises:
-            Overloaded: with the seconds after which the queue will have drained, as far as recent batches tell.
-        """
+    def learn(self, cost: BatchCost) -> None:
+        """Take what a batch cost into account when the next ones are predicted."""
         with self._changed:
-            full = self._queue.full(perf_counter())
-        if full:
-            drained_s = len(self._queue) * self._seconds_per_item / len(self._threads)
-            raise Overloaded(f"{len(self._queue)} queries are waiting already", max(1, math.ceil(drained_s)))
+            self._cost.learn(cost)
 
-    def submit(self, item: Item, *, tokens: int, deadline: float) -> "asyncio.Future[Result]":
+    def forecast(self, caller: Hashable, *, cached: bool) -> Forecast:
+        """What a newcomer of this caller would find now."""
+        with self._changed:
+            now = perf_counter()
+            running = self._running()
+            if not running and not len(self._queue):
+                return Forecast(full=False, idle=True, predicted_s=0.0)
+            ahead = self._queue.ahead_of(caller)
+            left_s = sum(max(0.0, batch.started_at + batch.predicted_s - now) for batch in running)
+            batch_size = max(self._batch_size, min(ahead.count, self._policy.max_batch_size) / 2)
+            backlog_s = self._cost.backlog_s(ahead.count, ahead.tokens, batch_size)
+            own_s = self._cost.batch_s(1, 0 if cached else TYPICAL_TOKENS)
+            idle = not ahead.count and len(running) < len(self._workers)
+            waiting_s = 0.0 if idle else (left_s + backlog_s) / len(self._workers)
+            return Forecast(self._queue.full(caller, now), idle, waiting_s + own_s)
+
+    def submit(
+        self, item: Item, *, deadline: float, on_done: "Callable[[Result | RequestError], None]"
+    ) -> Ticket[Item, Result]:
         """Queue an item that was admitted.
 
         Args:
             item: what `run` gets.
-            tokens: its length, by which batches are limited.
-            deadline: in seconds of `time.perf_counter`; after it the future raises and the item is dropped.
+            deadline: in seconds of `time.perf_counter`; then the outcome is DeadlineExceeded and the item is dropped.
+            on_done: called on the event loop with the result, with DeadlineExceeded, or with PipelineError if `run`
+                fails for this item alone; never before `submit` has returned.
 
         Returns:
-            Future of the result. Cancelling it gives the item up: it is dropped unencoded if no worker has it yet.
-            It raises DeadlineExceeded at the deadline, PipelineError if `run` fails for this item alone.
+            The ticket; resolving it gives the item up: it is dropped unencoded if no worker has it yet.
         """
-        ticket: Ticket[Item, Result] = Ticket(item, tokens, deadline, self._loop.create_future())
-        timer = self._loop.call_later(max(0.0, deadline - ticket.submitted_at), _expire, ticket.future)
-        ticket.future.add_done_callback(lambda _: timer.cancel())
+        ticket: Ticket[Item, Result] = Ticket(item, deadline, on_done, item.tokens, item.caller, item.group, item.key)
         with self._changed:
+            alone = self._run_alone_on_loop and not len(self._queue) and not self._running()
             self._queue.put(ticket)
-            self._changed.notify()
-        return ticket.future
+            if not alone:
+                self._changed.notify()
+        if alone:
+            # At the end of this turn of the loop, so that what came in with it is in the queue by then.
+            self._loop.call_soon(self._work_on_loop, ticket)
+        else:
+            self._arm(ticket)
+        return ticket
 
-    def _work(self) -> None:
+    def _arm(self, ticket: Ticket[Item, Result]) -> None:
+        if not ticket.abandoned:
+            ticket.timer = self._loop.call_later(max(0.0, ticket.deadline - perf_counter()), ticket.expire)
+
+    def _new_worker(self) -> _Worker[Item, Result]:
+        return _Worker(f"batch-worker-{next(self._numbers)}", self._work)
+
+    def _running(self) -> list[_Batch[Item, Result]]:
+        batches = [worker.batch for worker in self._workers if worker.batch is not None]
+        return [*batches, self._on_loop] if self._on_loop is not None else batches
+
+    def _take(self) -> _Batch[Item, Result] | None:
+        """The next batch, if any; the caller holds the lock."""
+        now = perf_counter()
+        count = min(len(self._queue), self._policy.max_batch_size)
+        if not count:
+            return None
+        least_s = self._cost.batch_s(1, 1) if count == 1 else self._cost.batch_s(count, TYPICAL_TOKENS * count)
+        running = self._running()
+        encoding = {ticket.key for batch in running for ticket in batch.tickets if ticket.tokens} - {None}
+        tickets = self._queue.take(now, least_s=least_s, encoding=encoding)
+        if not tickets:
+            return None
+        lengths = [ticket.tokens for ticket in tickets if ticket.tokens]
+        self._batch_size += GAIN_OF_BATCH_SIZE * (len(tickets) - self._batch_size)
+        return _Batch(tickets, now, self._cost.batch_s(len(tickets), max(lengths, default=0) * len(lengths)))
+
+    def _work_on_loop(self, lone: Ticket[Item, Result]) -> None:
+        """Run a lone item here; where company has come meanwhile, leave all of them to a worker."""
+        with self._changed:
+            alone = len(self._queue) == 1 and not self._running()
+            batch = self._on_loop = self._take() if alone else None
+            if not alone:
+                self._changed.notify()
+        if batch is None:
+            self._arm(lone)
+            return
+        outcomes, costs = self._outcomes(batch.tickets)
+        self._on_loop = None
+        _deliver(batch.tickets, outcomes)
+        self._report(costs)
+
+    def _work(self, worker: _Worker[Item, Result]) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._stopping)
-                batch = self._queue.take(perf_counter())
-                if not batch:
-                    if self._stopping:
+                while (batch := self._take()) is None:
+                    if worker.retired or (self._stopping and not len(self._queue)):
                         return
-                    continue
-                self._running_batches += 1
-            started = perf_counter()
-            outcomes = self._outcomes(batch)
+                    self._changed.wait()
+                worker.batch = batch
+            outcomes, costs = self._outcomes(batch.tickets)
             with self._changed:
-                self._running_batches -= 1
-                share = (perf_counter() - started) / len(batch)
-                self._seconds_per_item += 0.1 * (share - self._seconds_per_item)
-            self._loop.call_soon_threadsafe(_deliver, batch, outcomes)
+                worker.batch = None
+                if len(self._queue):  # those that waited for an embedding of this batch
+                    self._changed.notify_all()
+            self._loop.call_soon_threadsafe(_deliver, batch.tickets, outcomes)
+            self._report(costs)
+            if worker.retired:
+                return
 
-    def _outcomes(self, batch: list[Ticket[Item, Result]]) -> "list[Result | RequestError]":
+    def _outcomes(self, batch: list[Ticket[Item, Result]]) -> "tuple[list[Result | RequestError], list[BatchCost]]":
         """Run a batch; where it fails, halve it until the failing items stand alone, so that no other suffers."""
         try:
-            results = self._run([ticket.item for ticket in batch])
-            return [result for _, result in zip(batch, results, strict=True)]
+            results, cost = self._run([ticket.item for ticket in batch])
+            return [result for _, result in zip(batch, results, strict=True)], [cost]
         except Exception as error:  # this loop must survive whatever a batch does
             if len(batch) == 1:
                 logger.exception("a query failed")
-                return [PipelineError(f"{type(error).__name__} while encoding or searching")]
+                return [PipelineError(f"{type(error).__name__} while encoding or searching")], []
         half = len(batch) // 2
-        return self._outcomes(batch[:half]) + self._outcomes(batch[half:])
+        first, second = self._outcomes(batch[:half]), self._outcomes(batch[half:])
+        return first[0] + second[0], first[1] + second[1]
+
+    def _report(self, costs: list[BatchCost]) -> None:
+        for cost in costs:
+            self.learn(cost)
+            self._on_batch(cost)
 
 
-def _expire(future: "asyncio.Future[Result]") -> None:
-    if not future.done():
-        future.set_exception(DeadlineExceeded("no answer within the time budget"))
-
-
-def _deliver(batch: "list[Ticket[Item, Result]]", outcomes: "list[Result | RequestError]") -> None:
+def _deliver(batch: "list[Ticket[Item, Result]]", outcomes: "Sequence[Result | RequestError]") -> None:
     for ticket, outcome in zip(batch, outcomes, strict=True):
-        if ticket.future.done():
-            continue
-        if isinstance(outcome, RequestError):
-            ticket.future.set_exception(outcome)
-        else:
-            ticket.future.set_result(outcome)
+        ticket.resolve(outcome)

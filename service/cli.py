@@ -31,7 +31,6 @@ def serve(
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's; batches already run side by side, one a core
     from service.server import serve as run_server
-    from service.settings import load_settings
 
     release = {"name": name, "encoder": encoder, "index": index}
     listener = {"host": host, "port": port}
@@ -39,4 +38,4 @@ def serve(
         "release": {key: value for key, value in release.items() if value is not None},
         "server": {key: value for key, value in listener.items() if value is not None},
     }
-    run_server(load_settings(config, {section: values for section, values in overrides.items() if values}))
+    run_server(config, {section: values for section, values in overrides.items() if values})

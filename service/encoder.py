@@ -50,6 +50,7 @@ class Encoder:
         self._text = text
         self.query_tokenizer = query_tokenizer or QueryTokenizer.open(directory, text)
         self._query_tokenizer = self.query_tokenizer.tokenizer
+        self._normalizer = self._query_tokenizer.normalizer
         self._session = EncoderSession(directory / MODEL_NAME, intra_op_threads=intra_op_threads)
 
     @classmethod
@@ -86,6 +87,14 @@ class Encoder:
     def _ad_tokenizer(self) -> Tokenizer:
         """Made when it is asked for: serving never tokenises ads."""
         return _open_tokenizer(self._directory / TOKENIZER_NAME, self._text.max_ad_tokens)
+
+    def normalize(self, query: str) -> str:
+        """The query as the tokenizer sees it, for example in lower case: queries alike in this have one embedding."""
+        text = unicodedata.normalize(self._text.unicode_form, query)
+        if self._normalizer is None:
+            return text
+        normalized: str = self._normalizer.normalize_str(text)
+        return normalized
 
     def tokenize(self, query: str) -> list[int]:
         """Token ids of one query, prompt and special tokens included, cut at `max_query_tokens`."""

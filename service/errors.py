@@ -13,12 +13,18 @@ HlmError
 ├─ NotReadyError         503 not_ready, with Retry-After
 ├─ DeadlineExceeded      504 deadline_exceeded
 ├─ ClientGone            499 cancelled; nobody reads it
-└─ PipelineError         500 internal_error
+├─ PipelineError         500 internal_error
+├─ UnauthorizedError     401 unauthorized, on the admin listener
+└─ ReleaseRejectedError  409 release_rejected, on the admin listener
 """
 
+import math
 from typing import ClassVar
 
 from artifacts.errors import HlmError
+
+PREDICTED_WAIT_HEADER = "X-HLM-Predicted-Wait-Ms"
+"""How long the answer would have taken, in an `overloaded` one."""
 
 
 class ServiceError(HlmError):
@@ -42,6 +48,13 @@ class RequestError(ServiceError):
     closes_connection: ClassVar[bool] = False
     """Whether the rest of the request is left unread, so that no other can follow it."""
     retry_after_s: int | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Header fields of the answer beyond those of its body."""
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        if self.closes_connection:
+            headers["Connection"] = "close"
+        return headers
 
     def details(self) -> dict[str, object]:
         """Members of the problem document beyond the standard ones."""
@@ -83,13 +96,18 @@ class InvalidRequestError(RequestError):
 
 
 class Overloaded(RequestError):  # noqa: N818 - a state the caller must know, not a fault
-    """More work is queued than may wait."""
+    """There is more work than can be done within the time budget, or than may wait."""
 
     status, problem, title = 503, "overloaded", "The service is overloaded"
 
-    def __init__(self, message: str, retry_after_s: int) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+    def __init__(self, message: str, predicted_wait_s: float) -> None:
+        super().__init__(f"{message}: about {predicted_wait_s * 1e3:.0f} ms")
+        self.retry_after_s = max(1, math.ceil(predicted_wait_s))
+        self.predicted_wait_s = predicted_wait_s
+
+    def headers(self) -> dict[str, str]:
+        """When to come back, and how long the answer would have taken."""
+        return super().headers() | {PREDICTED_WAIT_HEADER: str(math.ceil(self.predicted_wait_s * 1e3))}
 
 
 class NotReadyError(RequestError):
@@ -115,3 +133,19 @@ class PipelineError(RequestError):
     """Encoding or searching this query failed, also when it was tried alone."""
 
     status, problem, title = 500, "internal_error", "Encoding or searching failed"
+
+
+class UnauthorizedError(RequestError):
+    """A request to the admin listener came without its token."""
+
+    status, problem, title = 401, "unauthorized", "The token is missing or wrong"
+
+    def headers(self) -> dict[str, str]:
+        """How to do better."""
+        return super().headers() | {"WWW-Authenticate": "Bearer"}
+
+
+class ReleaseRejectedError(RequestError):
+    """A release is not served, for the reason given; what was served before still is."""
+
+    status, problem, title = 409, "release_rejected", "The release was rejected"

@@ -1,8 +1,9 @@
 """Every Prometheus collector of the service, in one object with its own registry."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +17,9 @@ from prometheus_client import (
 from prometheus_client import Info as InfoMetric
 
 from artifacts.store import tool_versions
+from service.admission import StepName
+from service.cost import BatchCost
+from service.lane_metrics import LaneMetrics
 from service.release_metrics import ReleaseMetrics
 
 LATENCY_EDGES_S = (
@@ -27,6 +31,7 @@ LATENCY_EDGES_S = (
 BATCH_SIZE_EDGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BATCH_TOKENS_EDGES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 PADDING_EDGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
+WORKER_STATES = ("idle", "busy", "dead")
 OUTCOMES = (
     *("ok", "invalid_json", "slow_body", "body_too_large", "invalid_request", "not_ready"),
     *("overloaded", "deadline_exceeded", "cancelled", "internal_error"),
@@ -70,6 +75,16 @@ class Metrics:
         self._incomplete = Counter(
             "hlm_incomplete_answers", "Answers with fewer ads than were asked for.", registry=self.registry
         )
+        degraded = Counter("hlm_degraded_answers", "Answers made cheaper, by step.", ["step"], registry=self.registry)
+        self._degraded = {step: degraded.labels(step) for step in get_args(StepName)}
+        lookups = Counter("hlm_cache_lookups", "Lookups in a cache.", ["cache", "result"], registry=self.registry)
+        self._lookups = {
+            (cache, hit): lookups.labels(cache, "hit" if hit else "miss")
+            for cache in ("embedding", "result")
+            for hit in (True, False)
+        }
+        self._cache_bytes = Gauge("hlm_cache_bytes", "Held by the embedding cache.", registry=self.registry)
+        self._cache_entries = Gauge("hlm_cache_entries", "Embeddings in the embedding cache.", registry=self.registry)
         self._batch_size = Histogram(
             "hlm_batch_size", "Queries in a batch.", buckets=BATCH_SIZE_EDGES, registry=self.registry
         )
@@ -89,9 +104,69 @@ class Metrics:
         self._running = Gauge("hlm_running_batches", "Batches that workers are running.", registry=self.registry)
         self._ready = Gauge("hlm_ready", "1 while /health/ready says yes.", registry=self.registry)
         self._ads = Gauge("hlm_index_ads", "Ads that can be found.", registry=self.registry)
+        self.lane = LaneMetrics(self.registry, OUTCOMES)
         self.releases = ReleaseMetrics(self.registry, LATENCY_EDGES_S)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
+
+        self._watch_collectors()
+
+    def _watch_collectors(self) -> None:
+        records = Counter(
+            "hlm_request_log_records",
+            "Sampled requests that were written to the request log, dropped because its queue was full, or failed.",
+            ["result"],
+            registry=self.registry,
+        )
+        traces = Counter(
+            "hlm_traces", "Requests that were traced, or not because of the limit.", ["result"], registry=self.registry
+        )
+        self._traced = {result: traces.labels(result) for result in ("recorded", "limited")}
+        self._loop_lag = Histogram(
+            "hlm_event_loop_lag_seconds",
+            "How late the event loop comes to what is due, ten times a second.",
+            buckets=LATENCY_EDGES_S,
+            registry=self.registry,
+        )
+        self._queue_oldest = Gauge(
+            "hlm_queue_oldest_seconds", "For how long the oldest query has been queued.", registry=self.registry
+        )
+        self._workers = Gauge("hlm_workers", "Workers, by state.", ["state"], registry=self.registry)
+        self._stalls = Counter("hlm_worker_stalls", "Workers found stuck or dead.", registry=self.registry)
+        self._restarts = Counter("hlm_worker_restarts", "Workers that were replaced.", registry=self.registry)
+        probes = Counter("hlm_engine_probes", "Probes of an idle engine.", ["result"], registry=self.registry)
+        self._probes = {result: probes.labels(result) for result in ("passed", "failed")}
+        self._logged = {result: records.labels(result) for result in ("written", "dropped", "failed")}
+
+    def request_logged(self, result: str, count: int) -> None:
+        """What became of `count` sampled requests: `written`, `dropped` or `failed`."""
+        self._logged[result].inc(count)
+
+    def traced(self, result: str) -> None:
+        """A request that was to be traced was `recorded`, or `limited`."""
+        self._traced[result].inc()
+
+    def loop_lagged(self, seconds: float) -> None:
+        """Something due on the event loop came so late."""
+        self._loop_lag.observe(seconds)
+
+    def observe_workers(self, counts: Callable[[], Mapping[str, int]], oldest_s: Callable[[], float]) -> None:
+        """Read these gauges when they are scraped; `counts` has a number for each of `WORKER_STATES`."""
+        for state in WORKER_STATES:
+            self._workers.labels(state).set_function(_count_of(counts, state))
+        self._queue_oldest.set_function(oldest_s)
+
+    def worker_stalled(self) -> None:
+        """A worker was found stuck or dead."""
+        self._stalls.inc()
+
+    def worker_restarted(self) -> None:
+        """A worker was replaced."""
+        self._restarts.inc()
+
+    def probed(self, result: str) -> None:
+        """A probe of the engine `passed` or `failed`."""
+        self._probes[result].inc()
 
     def observe_state(self, queued: Callable[[], int], running: Callable[[], int], ready: Callable[[], bool]) -> None:
         """Read these gauges when they are scraped."""
@@ -103,9 +178,20 @@ class Metrics:
         """So many ads can be found from now on."""
         self._ads.set(count)
 
-    def answered(self, times: StageTimes, *, complete: bool) -> None:
-        """A request got its ads."""
+    def observe_cache(self, held_bytes: Callable[[], int], entries: Callable[[], int]) -> None:
+        """Read these gauges when they are scraped."""
+        self._cache_bytes.set_function(held_bytes)
+        self._cache_entries.set_function(entries)
+
+    def looked_up(self, cache: str, *, hit: bool) -> None:
+        """A cache, `embedding` or `result`, was asked."""
+        self._lookups[cache, hit].inc()
+
+    def answered(self, times: StageTimes, *, complete: bool, steps: Sequence[StepName] = ()) -> None:
+        """A request got its ads; `steps` are those that made the answer cheaper."""
         self._outcomes["ok"].inc()
+        for step in steps:
+            self._degraded[step].inc()
         for stage, observer in self._stages.items():
             observer.observe(getattr(times, stage))
         if not complete:
@@ -115,12 +201,13 @@ class Metrics:
         """A request got no ads; `outcome` is one of `OUTCOMES`."""
         self._outcomes[outcome].inc()
 
-    def batch_ran(self, lengths: Sequence[int]) -> None:
-        """A worker ran a batch of queries with these token counts."""
-        padded = max(lengths) * len(lengths)
-        self._batch_size.observe(len(lengths))
-        self._batch_tokens.observe(padded)
-        self._batch_padding.observe(1 - sum(lengths) / padded)
+    def batch_ran(self, batch: BatchCost) -> None:
+        """A worker ran a batch."""
+        padded = batch.padded_tokens
+        if padded:
+            self._batch_size.observe(len(batch.lengths))
+            self._batch_tokens.observe(padded)
+            self._batch_padding.observe(1 - sum(batch.lengths) / padded)
 
 
 SERVING_TOOLS = (
@@ -133,6 +220,10 @@ SERVING_TOOLS = (
     "hnswlib",
     "numpy",
 )
+
+
+def _count_of(counts: Callable[[], Mapping[str, int]], state: str) -> Callable[[], float]:
+    return lambda: counts()[state]
 
 
 def _label_names(versions: dict[str, str]) -> dict[str, str]:

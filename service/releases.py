@@ -64,6 +64,8 @@ class Releases:
         self.traffic = Traffic(metrics)
         self.on_retired: list[Callable[[Release], None]] = []
         """Called with each release that is dropped, so that nothing made with it keeps it in memory."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called when releases or their shares have changed."""
         self._metrics = metrics
         self._load = load
         self._clock = clock
@@ -255,6 +257,8 @@ class Releases:
             self._canary_bounds = self._wanted.canary
         self.traffic.split(self.stable, self.canary, self._canary_bounds)
         self.shadow_share = self._wanted.shadow.share if self.shadow and self._wanted.shadow else 0.0
+        for callback in self.on_change:
+            callback()
 
     def _retire(self, release: Release) -> None:
         weakref.finalize(release, self._note_freed).atexit = False

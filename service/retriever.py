@@ -1,126 +1,195 @@
-"""The online path, query to ads, as one straight line."""
+"""The online path, query to ads, as one straight line: `retrieve` as far as the queue, `_answer` from the batch on.
 
-import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+parse → choose release → cached? → admit → tokenise → queue ──> batch: encode, search ──> answer
+4xx                                503       504: dropped unencoded
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
 
-from index.ad_index import SearchHits
-from index.ads import FieldName
-from service.answer import to_json
-from service.batcher import MicroBatcher
-from service.errors import ClientGone, DeadlineExceeded
+import numpy as np
+from numpy.typing import NDArray
+
+from service.admission import Admission
+from service.answer import is_complete, new_request_id, to_json
+from service.batcher import MicroBatcher, Ticket
+from service.cache import EmbeddingCache, EmbeddingKey, ResultCache, ResultKey
+from service.errors import DeadlineExceeded, Overloaded, PipelineError, RequestError
+from service.exchange import Exchange, OnDone, Origin, Watcher
 from service.metrics import Metrics, StageTimes
+from service.pipeline import Found, Query, columns_of
 from service.release import Release
 from service.schemas import RetrieveRequest
+from service.settings import Settings
+from service.validation import parse_body
 
+Work = Ticket[Query, Found]
 
-@dataclass(frozen=True, slots=True)
-class TokenizedQuery:
-    """What a worker needs to know of a request."""
-
-    token_ids: list[int]
-    top_k: int
-    fields: list[FieldName]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One query's hits, and how its batch spent its time (seconds; instants of `perf_counter`)."""
-
-    hits: SearchHits
-    columns: dict[FieldName, list[Any]]
-    """The fields that were asked for; read by the worker, since they may have to come from disk."""
-    started_at: float
-    encode_s: float
-    search_s: float
-
-
-class Connection(Protocol):
-    """What a request came by."""
-
-    on_loss: Callable[[], None] | None
-    """Called when the client goes away."""
+logger = logging.getLogger(__name__)
 
 
 class Retriever:
-    """Answers requests from one release."""
+    """Answers requests. Used on the event loop alone."""
 
-    def __init__(self, release: Release, batcher: MicroBatcher[TokenizedQuery, Found], metrics: Metrics) -> None:
-        self._release = release
-        self._batcher = batcher
-        self._metrics = metrics
-
-    async def retrieve(
+    def __init__(
         self,
-        request: RetrieveRequest,
-        *,
-        arrived: float,
-        deadline: float,
-        connection: Connection | None,
-    ) -> bytes:
-        """The ads for one query, as the body of the answer.
+        settings: Settings,
+        choose: Callable[[str, str | None], Release],
+        batcher: MicroBatcher[Query, Found],
+        embeddings: EmbeddingCache,
+        metrics: Metrics,
+    ) -> None:
+        """Take what it works with; `choose` gives the release for a request id and for what was asked for."""
+        self._choose = choose
+        self._batcher = batcher
+        self._embeddings = embeddings
+        self._results = ResultCache(settings.cache.result_ttl_ms / 1e3)
+        self._admission = Admission(settings.overload.steps)
+        self._smaller_effort = settings.overload.smaller_ef_search_share
+        self._default_timeout_ms = settings.limits.default_timeout_ms
+        self._metrics = metrics
+        self.watchers: list[Watcher] = []
+
+    def handle(self, body: bytes, origin: Origin, on_done: OnDone) -> Work | None:
+        """Answer one `POST /retrieve`.
 
         Args:
-            request: validated.
-            arrived: when the request came in, in seconds of `perf_counter`.
-            deadline: when the answer is worth nothing any more, on the same clock.
-            connection: what the request came by, if it tells of its loss.
+            body: as it came.
+            origin: where it came from.
+            on_done: gets the body of the answer, or why there is none.
+
+        Returns:
+            The ticket by which its caller can give it up; None where `on_done` has been called already.
+        """
+        exchange = Exchange(origin, on_done)
+        try:
+            return self.retrieve(parse_body(RetrieveRequest, body), exchange)
+        except RequestError as error:
+            self._refuse(exchange, error)
+        except Exception as error:  # a fault of ours: the client learns no internals, the log gets all
+            logger.exception("a request failed")
+            self._refuse(exchange, PipelineError(type(error).__name__))
+        return None
+
+    def retrieve(self, request: RetrieveRequest, exchange: Exchange) -> Work | None:
+        """Queue a query, or answer it at once where its result is cached.
 
         Raises:
-            Overloaded: refused before anything was spent on it.
-            DeadlineExceeded: the time budget ran out.
-            ClientGone: the connection was lost.
-            PipelineError: encoding or searching failed for this query.
+            RequestError: it is refused before anything was spent on it.
         """
+        exchange.request = request
+        deadline = exchange.origin.arrived + (request.timeout_ms or self._default_timeout_ms) / 1e3
         if deadline <= perf_counter():
             raise DeadlineExceeded("the time budget was spent before the body was in")
-        self._batcher.admit()
-        token_ids = self._release.encoder.tokenize(request.query)
-        tokenized = perf_counter()
-        query = TokenizedQuery(token_ids, request.top_k, request.fields)
-        future = self._batcher.submit(query, tokens=len(token_ids), deadline=deadline)
-        if connection is not None:
-            connection.on_loss = lambda: _give_up(future)
+        exchange.request_id = request.request_id or new_request_id()
+        exchange.release = release = self._choose(exchange.request_id, exchange.origin.release)
+        exchange.text = release.encoder.normalize(request.query)
+        if self._answer_from_results(exchange, request, release):
+            return None
+        key = EmbeddingKey(release.model_version, exchange.text)
+        embedding = self._cached_embedding(key)
+        exchange.cached = embedding is not None
+        self._admit(exchange, deadline)
+        query = Query(
+            release=release,
+            embedding_key=key,
+            shared=self._embeddings.enabled,
+            token_ids=[] if exchange.cached else release.encoder.tokenize(request.query),
+            embedding=embedding,
+            top_k=request.top_k,
+            fields=request.fields,
+            effort=self._smaller_effort if "smaller_ef_search" in exchange.steps else 1.0,
+            caller=exchange.origin.caller,
+        )
+        exchange.tokenized_at = perf_counter()
+        return self._batcher.submit(query, deadline=deadline, on_done=partial(self._finish, exchange))
+
+    def forget_results(self) -> None:
+        """Drop cached results, so that a release that is served no more can be freed."""
+        self._results.clear()
+
+    def _answer_from_results(self, exchange: Exchange, request: RetrieveRequest, release: Release) -> bool:
+        if not self._results.enabled:
+            return False
+        hits = self._results.get(ResultKey(release, exchange.text, request.top_k))
+        self._metrics.looked_up("result", hit=hits is not None)
+        if hits is None:
+            return False
+        exchange.cached = True
+        exchange.tokenized_at = now = perf_counter()
+        self._finish(exchange, Found(hits, columns_of(hits, request.fields), None, now, 0.0, 0.0))
+        return True
+
+    def _cached_embedding(self, key: EmbeddingKey) -> NDArray[np.float32] | None:
+        if not self._embeddings.enabled:
+            return None
+        embedding = self._embeddings.get(key)
+        self._metrics.looked_up("embedding", hit=embedding is not None)
+        return embedding
+
+    def _admit(self, exchange: Exchange, deadline: float) -> None:
+        """Refuse what would come too late; an idle service tries, whatever was predicted."""
+        forecast = self._batcher.forecast(exchange.origin.caller, cached=exchange.cached)
+        if forecast.full:
+            raise Overloaded("too many queries are waiting already", forecast.predicted_s)
+        if not forecast.idle:
+            budget_s = deadline - perf_counter()
+            exchange.steps = self._admission.admit(forecast.predicted_s, budget_s, cached=exchange.cached)
+            exchange.predicted_s = forecast.predicted_s
+
+    def _finish(self, exchange: Exchange, outcome: Found | RequestError) -> None:
+        if isinstance(outcome, RequestError):
+            self._refuse(exchange, outcome)
+            return
         try:
-            found = await future
-        finally:
-            if connection is not None:
-                connection.on_loss = None
+            answer, times = self._answer(exchange, outcome)
+        except Exception as error:  # likewise a fault of ours
+            logger.exception("an answer could not be written")
+            self._refuse(exchange, PipelineError(type(error).__name__))
+            return
+        exchange.on_done(answer)
+        self._learn(exchange, outcome, times)
+
+    def _answer(self, exchange: Exchange, found: Found) -> tuple[bytes, StageTimes]:
+        request, release = exchange.request, exchange.release
+        assert request is not None and release is not None  # noqa: PT018 - nothing is found before both are known
+        now = perf_counter()
+        arrived = exchange.origin.arrived
         times = StageTimes(
-            tokenize=tokenized - arrived,
-            queue=found.started_at - tokenized,
+            tokenize=exchange.tokenized_at - arrived,
+            queue=max(0.0, found.started_at - exchange.tokenized_at),
             encode=found.encode_s,
             search=found.search_s,
-            total=perf_counter() - arrived,
+            total=now - arrived,
         )
-        self._metrics.answered(times, complete=len(found.hits.rows) == request.top_k)
-        return to_json(request, self._release, found.hits, found.columns, times)
+        body = to_json(
+            request,
+            release,
+            found.hits,
+            found.columns,
+            times,
+            request_id=exchange.request_id,
+            cached=exchange.cached,
+            steps=exchange.steps,
+        )
+        return body, times
 
+    def _learn(self, exchange: Exchange, found: Found, times: StageTimes) -> None:
+        """What is to be kept of an answer, once it is on its way."""
+        request, release, steps = exchange.request, exchange.release, exchange.steps
+        assert request is not None and release is not None  # noqa: PT018 - as above
+        if exchange.predicted_s is not None:
+            self._admission.margin.learn(exchange.predicted_s, perf_counter() - exchange.tokenized_at)
+        if self._results.enabled and not steps and found.embedding is not None:
+            self._results.put(ResultKey(release, exchange.text, request.top_k), found.hits)
+        self._metrics.answered(times, complete=is_complete(request, found.hits, steps), steps=steps)
+        for watcher in self.watchers:
+            watcher.answered(exchange, found, times)
 
-def _columns(hits: SearchHits, fields: Sequence[FieldName]) -> dict[FieldName, list[Any]]:
-    return {name: hits.ads.field(name, hits.rows) for name in fields}
-
-
-def _give_up(future: "asyncio.Future[Found]") -> None:
-    if not future.done():
-        future.set_exception(ClientGone("the connection was closed"))
-
-
-def make_pipeline(release: Release, metrics: Metrics) -> Callable[[Sequence[TokenizedQuery]], list[Found]]:
-    """The function that a batch worker runs: encode all, then search all."""
-
-    def run(queries: Sequence[TokenizedQuery]) -> list[Found]:
-        started = perf_counter()
-        embeddings = release.encoder.encode([query.token_ids for query in queries])
-        encoded = perf_counter()
-        hits = release.ad_index.search(embeddings, [query.top_k for query in queries])
-        searched = perf_counter()
-        metrics.batch_ran([len(query.token_ids) for query in queries])
-        return [
-            Found(one, _columns(one, query.fields), started, encoded - started, searched - encoded)
-            for one, query in zip(hits, queries, strict=True)
-        ]
-
-    return run
+    def _refuse(self, exchange: Exchange, error: RequestError) -> None:
+        self._metrics.refused(error.problem)
+        for watcher in self.watchers:
+            watcher.refused(exchange, error)
+        exchange.on_done(error)

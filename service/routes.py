@@ -8,28 +8,17 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import ValidationError
 from starlette.types import Receive, Scope
 
-from service.errors import (
-    BodyTooLargeError,
-    ClientGone,
-    InvalidJsonError,
-    InvalidRequestError,
-    RequestError,
-    SlowBodyError,
-)
-from service.retriever import Connection
+from service.errors import BodyTooLargeError, ClientGone, RequestError, SlowBodyError
+from service.exchange import Origin
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse
 from service.service import Service
 
 CONNECTION_KEY = "hlm.connection"
-"""Where the request's scope keeps the `service.server.Connection` that it came by."""
+"""Where the request's scope keeps the `service.connection.Connection` that it came by."""
 BODY_TIMEOUT_S = 10.0
 """The longest `timeout_ms` there is; it is in the body, so until that is read nothing else limits the wait."""
-MOST_ERRORS = 20
-MOST_NAME_CHARACTERS = 64
-
 JSON = "application/json"
 
 router = APIRouter()
@@ -59,26 +48,33 @@ _REQUEST_BODY = {
 )
 async def retrieve(request: Request) -> Response:
     """Answer one query with ads in falling score."""
-    # Stands here for the documentation: `service.app.ShortCut` answers first.
-    return Response(await answer_retrieve(service_of(request), request.scope, request.receive), media_type=JSON)
-
-
-async def answer_retrieve(service: Service, scope: Scope, receive: Receive) -> bytes:
-    """The body of the answer to one `POST /retrieve`.
-
-    Raises:
-        RequestError: it is refused; already counted.
-    """
+    # What comes as a plain request is answered by `service.connection.Connection`; this is the general way.
+    service, connection = service_of(request), request.scope.get(CONNECTION_KEY)
     arrived = perf_counter()
-    limits = service.settings.limits
     try:
-        wanted = parse_request(await read_body(scope, receive, limits.max_body_bytes))
-        deadline = arrived + (wanted.timeout_ms or limits.default_timeout_ms) / 1e3
-        connection: Connection | None = scope.get(CONNECTION_KEY)
-        return await service.retriever.retrieve(wanted, arrived=arrived, deadline=deadline, connection=connection)
+        body = await read_body(request.scope, request.receive, service.settings.limits.max_body_bytes)
     except RequestError as error:
         service.metrics.refused(error.problem)
         raise
+    headers = request.headers
+    origin = Origin(
+        caller=headers.get("x-hlm-caller") or (request.client.host if request.client else ""),
+        arrived=arrived,
+        release=headers.get("x-hlm-release"),
+        traceparent=headers.get("traceparent"),
+    )
+    outcome: asyncio.Future[bytes | RequestError] = asyncio.get_running_loop().create_future()
+    work = service.handle(body, origin, lambda answer: None if outcome.done() else outcome.set_result(answer))
+    if connection is not None and work is not None:
+        connection.on_loss = lambda: work.resolve(ClientGone("the connection was closed"))
+    try:
+        answer = await outcome
+    finally:
+        if connection is not None:
+            connection.on_loss = None
+    if isinstance(answer, RequestError):
+        raise answer
+    return Response(answer, media_type=JSON)
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
@@ -108,57 +104,40 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         raise SlowBodyError(f"only {len(body)} bytes came within {BODY_TIMEOUT_S:g} s") from error
 
 
-def parse_request(body: bytes) -> RetrieveRequest:
-    """Validate a `/retrieve` body.
-
-    Raises:
-        InvalidJsonError: it is not a JSON document.
-        InvalidRequestError: a field is wrong; all wrong fields are named, up to a sensible number.
-    """
-    try:
-        return RetrieveRequest.model_validate_json(body)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
-        raise InvalidJsonError(found[0]["msg"])
-    errors = [{"field": _field(item["loc"]), "message": item["msg"]} for item in found[:MOST_ERRORS]]
-    more = f"; and {len(found) - MOST_ERRORS} more" if len(found) > MOST_ERRORS else ""
-    raise InvalidRequestError("; ".join(f"{item['field']}: {item['message']}" for item in errors) + more, errors)
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)[:MOST_NAME_CHARACTERS] or "body"
-
-
 @router.get("/health/live", summary="Whether the process is alive")
 @router.head("/health/live", include_in_schema=False)
 @router.api_route("/v2/health/live", methods=["GET", "HEAD"], include_in_schema=False)
-async def live() -> Response:
-    """Answer while the event loop turns."""
-    return PlainTextResponse("live\n")
+async def live(request: Request) -> Response:
+    """Answer while the event loop turns; say no where only a new process can help."""
+    if service_of(request).live:
+        return PlainTextResponse("live\n")
+    return PlainTextResponse("stalled for good\n", status_code=503)
 
 
 @router.get("/health/ready", summary="Whether to send requests here", responses={503: {"description": "Not now"}})
 @router.head("/health/ready", include_in_schema=False)
 @router.api_route("/v2/health/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(request: Request) -> Response:
-    """Say yes once a release is loaded, verified and warm, and no again as soon as a drain begins."""
-    service = service_of(request)
-    if service.ready:
-        return PlainTextResponse("ready\n")
-    return PlainTextResponse("draining\n" if service.draining else "not ready\n", status_code=503)
+    """Say yes once a release is loaded, verified and warm, and no, with the reason, when it should not be used."""
+    problems = service_of(request).problems
+    if problems:
+        return PlainTextResponse("; ".join(problems) + "\n", status_code=503)
+    return PlainTextResponse("ready\n")
 
 
 @router.get("/info", summary="What is served, and how")
 async def info(request: Request) -> Response:
     """Versions, embedding space, index figures and settings."""
     service = service_of(request)
+    releases = service.releases.status()
     return Response(
         orjson.dumps(
             {
                 "ready": service.ready,
                 "release": service.release.describe() if service.release else None,
-                "settings": service.settings.model_dump(mode="json", exclude={"release"}),
+                "releases": releases,
+                "last_swap": releases["last_swap"],
+                "settings": service.settings.model_dump(mode="json", exclude={"release", "canary", "shadow"}),
             }
         ),
         media_type=JSON,

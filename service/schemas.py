@@ -4,9 +4,10 @@ import re
 import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from index.ads import FieldName
+from service.admission import StepName
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
 """Control characters other than white space, of which U+0085 is one."""
@@ -24,6 +25,17 @@ def _check_query(text: str) -> str:
     return text
 
 
+Query = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARACTERS),
+    AfterValidator(_check_query),
+    Field(description="What the user typed; 1 to 512 characters after trimming and NFKC normalisation."),
+]
+TopK = Annotated[int, Field(ge=1, le=1_000, description="Most ads wanted.")]
+RequestId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+Fields = Annotated[list[FieldName], Field(max_length=16, description="Ad fields to return beside id and score.")]
+
+
 class RetrieveRequest(BaseModel):
     """A query and how many ads it wants."""
 
@@ -34,19 +46,52 @@ class RetrieveRequest(BaseModel):
         json_schema_extra={"examples": [{"query": "cordless drill 18v", "top_k": 10, "fields": ["title"]}]},
     )
 
-    query: Annotated[
-        str,
-        StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARACTERS),
-        AfterValidator(_check_query),
-    ] = Field(description="What the user typed; 1 to 512 characters after trimming and NFKC normalisation.")
-    top_k: int = Field(100, ge=1, le=1_000, description="Most ads wanted.")
+    query: Query
+    top_k: TopK = 100
     timeout_ms: int | None = Field(
         None, ge=1, le=10_000, description="Time budget from arrival to answer; by default the server's."
     )
-    request_id: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = (
-        Field(None, description="Comes back in the answer; made up where absent.")
+    request_id: RequestId | None = Field(None, description="Comes back in the answer; made up where absent.")
+    fields: Fields = []
+    no_log: bool = Field(False, description="Keep this request out of the request log.")
+
+
+MAX_QUERIES = 1_000
+
+
+class OfflineQuery(BaseModel):
+    """One of many queries."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    query: Query
+    request_id: RequestId | None = Field(None, description="Comes back in its line; made up where absent.")
+
+
+_UncheckedQuery = Annotated[Any, WithJsonSchema({"anyOf": [{"type": "string"}, OfflineQuery.model_json_schema()]})]
+"""Checked one by one, later: a thousand at once would hold up the requests beside them."""
+
+
+class OfflineRequest(BaseModel):
+    """Many queries of a caller who can wait, and what is wanted for each."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        json_schema_extra={"examples": [{"queries": ["cordless drill 18v", {"query": "mouse"}], "top_k": 10}]},
     )
-    fields: list[FieldName] = Field(default=[], max_length=16, description="Ad fields to return beside id and score.")
+
+    queries: list[_UncheckedQuery] = Field(
+        min_length=1,
+        max_length=MAX_QUERIES,
+        description="Each a query or an object; one that is wrong gets a problem for its line and harms no other.",
+    )
+    top_k: TopK = 100
+    fields: Fields = []
+    timeout_ms: int | None = Field(
+        None, ge=1, le=3_600_000, description="Time budget for all of it, from arrival to last line; by default none."
+    )
 
 
 class ScoredAd(BaseModel):
@@ -62,7 +107,8 @@ class Coverage(BaseModel):
     """Whether the answer is all that was asked for."""
 
     complete: bool
-    reason: Literal["index_smaller_than_top_k"] | None
+    reason: Literal["index_smaller_than_top_k", "degraded"] | None
+    degraded: list[StepName] = Field(description="How the answer was made cheaper under pressure.")
 
 
 class Timings(BaseModel):

@@ -1,31 +1,59 @@
-"""The state of one serving process: loading, ready, draining, stopped."""
+"""One serving process: everything that it consists of is put together here, started and stopped in order."""
 
+import asyncio
 import gc
 
 from cores import usable_cores
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
-from service.errors import NotReadyError
+from service.cache import EmbeddingCache
+from service.cost import BatchCost
+from service.exchange import OnDone, Origin
 from service.loading import ReleaseLoader
+from service.low_lane import LowLane
 from service.metrics import Metrics
+from service.monitor import RecallMonitor
+from service.offline_retriever import OfflineRetriever
+from service.pipeline import Found, Query, make_pipeline, measure_costs
+from service.probe import Probe
 from service.release import Release
 from service.releases import Releases
-from service.retriever import Found, Retriever, TokenizedQuery, make_pipeline
-from service.settings import Settings
+from service.request_log import open_request_log
+from service.retriever import Retriever, Work
+from service.settings import Settings, read_request_log_key
+from service.shadow import Shadow
+from service.tracing import open_tracer
+from service.watchdog import Watchdog
+from service.watchers import LogWatcher, QualityWatcher, ReleaseWatcher, TraceWatcher
 
 
 class Service:
-    """Owns the release, the batcher and the metrics, and knows whether requests may come."""
+    """Owns all parts, and knows whether requests may come."""
 
     def __init__(self, settings: Settings) -> None:
+        """Put the parts together; nothing runs before `start`.
+
+        Raises:
+            StartupError: the request log cannot be written, or tracing lacks its packages.
+        """
         self.settings = settings
         self.metrics = Metrics()
-        self.metrics.observe_state(self._queued, self._running, lambda: self.ready)
         self.draining = False
         loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size)
         self.releases = Releases(settings, self.metrics, loader.load)
-        self._retriever: Retriever | None = None
-        self._batcher: MicroBatcher[TokenizedQuery, Found] | None = None
+        embeddings = EmbeddingCache(settings.cache.embedding_bytes)
+        self.batcher = self._make_batcher(embeddings)
+        self._retriever = Retriever(settings, self.releases.traffic.choose, self.batcher, embeddings, self.metrics)
+        stall_s = settings.health.worker_stall_ms / 1e3
+        self._probe = Probe(lambda: self.release, self.metrics, limit_s=stall_s)
+        self._watchdog = Watchdog(self.batcher, self._probe, self.metrics, stall_s=stall_s)
+        self._low_lane = LowLane(self.metrics.lane)
+        self.offline = OfflineRetriever(self._low_lane, self.metrics.lane, settings.limits.max_batch_requests)
+        self._monitor = RecallMonitor(self._low_lane, self.metrics.lane, settings.monitor.recall_sample_share)
+        self._shadow = Shadow(self._low_lane, self.metrics.lane)
+        self._request_log = open_request_log(settings.request_log, read_request_log_key(), self.metrics)
+        self._tracer = open_tracer(settings.tracing, self.metrics)
+        self._connect(embeddings)
 
     @property
     def release(self) -> Release | None:
@@ -33,20 +61,27 @@ class Service:
         return self.releases.stable
 
     @property
-    def ready(self) -> bool:
-        """Whether a load balancer should send requests here."""
-        return not self.draining and self._batcher is not None and self._batcher.alive
+    def problems(self) -> tuple[str, ...]:
+        """Why a load balancer should send no requests here; empty while it should."""
+        if self.draining:
+            return ("draining",)
+        if self.release is None or not self._started:
+            return ("the release is still being loaded",)
+        return self._watchdog.problems
 
     @property
-    def retriever(self) -> Retriever:
-        """What answers requests; also while draining, since callers learn of a drain with delay.
+    def ready(self) -> bool:
+        """Whether a load balancer should send requests here."""
+        return not self.problems
 
-        Raises:
-            NotReadyError: nothing is loaded yet.
-        """
-        if self._retriever is None:
-            raise NotReadyError("the release is still being loaded")
-        return self._retriever
+    @property
+    def live(self) -> bool:
+        """False where only a new process can help."""
+        return self._watchdog.live
+
+    def handle(self, body: bytes, origin: Origin, on_done: OnDone) -> Work | None:
+        """Answer one `POST /retrieve`, also while draining, since callers learn of a drain with delay."""
+        return self._retriever.handle(body, origin, on_done)
 
     async def start(self) -> Release:
         """Load, verify and warm up the release beside the running event loop, then take requests.
@@ -54,25 +89,65 @@ class Service:
         Raises:
             HlmError: the release cannot be served.
         """
-        batching = self.settings.batching
+        self.batcher.start()
         release = await self.releases.start()
-        policy = BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size)
-        workers = usable_cores() if batching.workers is None else batching.workers
-        self._batcher = MicroBatcher(make_pipeline(release, self.metrics), policy, workers)
-        self._batcher.start()
-        self._retriever = Retriever(release, self._batcher, self.metrics)
+        for cost in await asyncio.to_thread(measure_costs, release, self.settings.batching.max_batch_size):
+            self.batcher.learn(cost)
+        self._low_lane.start()
+        self._watchdog.start()
         gc.collect()
         gc.freeze()  # what a release consists of stays: later collections need not walk it
+        self._started = True
         return release
 
     async def stop(self) -> None:
-        """Finish what is queued and end the workers."""
+        """Finish what is queued and end all parts."""
+        timeout_s = self.settings.server.shutdown_timeout_ms / 1e3
         await self.releases.stop()
-        if self._batcher is not None:
-            await self._batcher.stop(self.settings.server.shutdown_timeout_ms / 1e3)
+        if self._started:
+            self._watchdog.stop()
+            await self._low_lane.stop(timeout_s)
+        await self.batcher.stop(timeout_s)
+        if self._request_log is not None:
+            await asyncio.to_thread(self._request_log.close, timeout_s)
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close, timeout_s)
 
-    def _queued(self) -> int:
-        return self._batcher.queued if self._batcher else 0
+    def _make_batcher(self, embeddings: EmbeddingCache) -> MicroBatcher[Query, Found]:
+        batching = self.settings.batching
+        workers = usable_cores() if batching.workers is None else batching.workers
+        return MicroBatcher(
+            make_pipeline(embeddings),
+            BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size),
+            workers,
+            run_alone_on_loop=workers == 1,
+            on_batch=self._batch_ran,
+        )
 
-    def _running(self) -> int:
-        return self._batcher.running_batches if self._batcher else 0
+    def _connect(self, embeddings: EmbeddingCache) -> None:
+        """Tell the parts of each other."""
+        self._started = False
+        self._retriever.watchers += [
+            ReleaseWatcher(self.releases),
+            QualityWatcher(self.releases, self._monitor, self._shadow),
+            *([LogWatcher(self._request_log)] if self._request_log else []),
+            *([TraceWatcher(self._tracer)] if self._tracer else []),
+        ]
+        self.releases.on_change.append(self._releases_changed)
+        self.releases.on_retired += [self._monitor.retire, lambda _: self._retriever.forget_results()]
+        self.metrics.observe_state(
+            lambda: self.batcher.queued, lambda: self.batcher.running_batches, lambda: self.ready
+        )
+        self.metrics.observe_cache(lambda: embeddings.bytes, lambda: len(embeddings))
+
+    def _releases_changed(self) -> None:
+        releases = self.releases
+        for release in (releases.stable, releases.canary):
+            if release is not None:
+                self._monitor.serve(release)
+        shares = {releases.canary: self.settings.monitor.canary_sample_share, releases.shadow: releases.shadow_share}
+        self._shadow.compare({release: share for release, share in shares.items() if release is not None})
+
+    def _batch_ran(self, cost: BatchCost) -> None:
+        self._probe.proved()
+        self.metrics.batch_ran(cost)

@@ -14,7 +14,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from service.admission import StepName
 from service.errors import StartupError
+
+ADMIN_TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
+LEAST_TOKEN_CHARACTERS = 16
+REQUEST_LOG_KEY_VARIABLE = "HLM_REQUEST_LOG_KEY"
+LEAST_KEY_CHARACTERS = 16
 
 
 class Section(BaseModel):
@@ -83,6 +89,8 @@ class ServerSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address of the public listener.")
     port: int = Field(8080, ge=0, le=65_535, description="Port of the public listener; 0 takes a free one.")
+    admin_host: str = Field("127.0.0.1", description="Address of the admin listener, which needs `HLM_ADMIN_TOKEN`.")
+    admin_port: int = Field(8081, ge=0, le=65_535, description="Port of the admin listener; 0 takes a free one.")
     drain_grace_ms: int = Field(
         5_000, ge=0, description="After SIGTERM: how long requests are still accepted while readiness says no."
     )
@@ -95,6 +103,9 @@ class ServerSettings(Section):
         description="How long an idle connection is kept; longer than a load balancer keeps its own.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of a log line; `auto` is `text` on a terminal and `json` everywhere else."
+    )
 
 
 class BatchingSettings(Section):
@@ -104,9 +115,43 @@ class BatchingSettings(Section):
     max_batch_tokens: int = Field(
         1_024, ge=1, description="Most tokens in a batch after padding; a longer query goes alone."
     )
-    max_queue_size: int = Field(256, ge=1, description="Most queries waiting; one more is refused as overloaded.")
+    max_queue_size: int = Field(
+        512, ge=2, description="Most queries waiting; a caller may hold as many places as it leaves free."
+    )
     workers: int | None = Field(
         None, ge=1, le=256, description="Threads that encode and search; by default the usable cores."
+    )
+
+
+class CacheSettings(Section):
+    """What is kept of earlier requests."""
+
+    embedding_bytes: int = Field(
+        67_108_864, ge=0, description="Memory for query embeddings, about 2 KB each at dim 384; 0 turns it off."
+    )
+    result_ttl_ms: int = Field(0, ge=0, le=60_000, description="How long a whole result is used again; 0 turns it off.")
+
+
+class StepSettings(Section):
+    """A way to answer more cheaply under pressure."""
+
+    name: StepName = Field(description="What is done.")
+    at_pressure: float = Field(gt=0, le=1, description="From which pressure on.")
+
+
+class OverloadSettings(Section):
+    """How answers get cheaper before any is refused."""
+
+    steps: tuple[StepSettings, ...] = Field(
+        (
+            StepSettings(name="smaller_ef_search", at_pressure=0.5),
+            StepSettings(name="cached_only", at_pressure=0.9),
+        ),
+        description="From which pressure on, that is predicted wait by time budget, which step is in force. "
+        "`smaller_ef_search` searches less of the graph; `cached_only` refuses queries whose embedding is not cached.",
+    )
+    smaller_ef_search_share: float = Field(
+        0.6, gt=0, le=1, description="What `smaller_ef_search` leaves of the index's `ef_search`."
     )
 
 
@@ -117,6 +162,59 @@ class LimitsSettings(Section):
         100, ge=1, le=10_000, description="Time budget of a request that names none, from arrival to answer."
     )
     max_body_bytes: int = Field(65_536, ge=1_024, description="Longest request body.")
+    max_batch_body_bytes: int = Field(2_097_152, ge=1_024, description="Longest body of a `/retrieve/batch` request.")
+    max_batch_requests: int = Field(
+        4, ge=0, description="Most `/retrieve/batch` requests at once; one more is refused as overloaded."
+    )
+
+
+class MonitorSettings(Section):
+    """Which live queries are looked at again, in the low lane."""
+
+    recall_sample_share: float = Field(
+        0.001, ge=0, le=1, description="Share of live queries that are also searched exactly, for `hlm_ann_recall`."
+    )
+    canary_sample_share: float = Field(
+        0.01, ge=0, le=1, description="Share of stable's queries on which a canary is compared with it."
+    )
+
+
+class HealthSettings(Section):
+    """When the service no longer calls itself well."""
+
+    worker_stall_ms: int = Field(
+        1_500, ge=100, description="How long a batch, a probe or the event loop may take before it counts as stalled."
+    )
+
+
+class RequestLogSettings(Section):
+    """The sampled log of requests and their answers; off by default."""
+
+    sample_share: float = Field(0.0, ge=0, le=1, description="Share of answered requests that are logged; 0 is off.")
+    path: Path | None = Field(None, description="Directory of the log, one file an hour; needed where it is on.")
+    query_text: Literal["hash", "text", "none"] = Field(
+        "hash", description="What stands for the query: a keyed hash, its text, or nothing."
+    )
+    retention_days: int = Field(7, ge=1, le=3_650, description="Days after which a file is deleted.")
+
+    @model_validator(mode="after")
+    def _has_a_path_where_it_is_on(self) -> Self:
+        if self.sample_share > 0 and self.path is None:
+            raise ValueError("path is needed where sample_share is above 0")
+        return self
+
+
+class TracingSettings(Section):
+    """OpenTelemetry traces; off by default."""
+
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^@\s?#]+$",
+        description="Base address of an OTLP/HTTP collector, such as `http://127.0.0.1:4318`; needs the extra `otel`.",
+    )
+    sample_share: float = Field(
+        0.01, ge=0, le=1, description="Share of requests without a `traceparent` that are traced."
+    )
 
 
 class Settings(BaseSettings):
@@ -132,7 +230,13 @@ class Settings(BaseSettings):
     swap: SwapSettings = SwapSettings()
     server: ServerSettings = ServerSettings()
     batching: BatchingSettings = BatchingSettings()
+    cache: CacheSettings = CacheSettings()
+    overload: OverloadSettings = OverloadSettings()
     limits: LimitsSettings = LimitsSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    health: HealthSettings = HealthSettings()
+    request_log: RequestLogSettings = RequestLogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -165,6 +269,40 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
         )
         hint = "" if path else " (give --config, or --name, --encoder and --index)"
         raise StartupError(f"{path or 'settings'}: {wrong}{hint}") from error
+
+
+def read_admin_token() -> str | None:
+    """The token of the admin listener, None where there is none; a secret, so it is not among the settings.
+
+    Raises:
+        StartupError: it is too short, or cannot be sent in a header.
+    """
+    token = os.environ.get(ADMIN_TOKEN_VARIABLE, "").strip()  # a secret read from a file often ends with a newline
+    if not token:
+        return None
+    if len(token) < LEAST_TOKEN_CHARACTERS or not all("!" <= character <= "~" for character in token):
+        raise StartupError(
+            f"{ADMIN_TOKEN_VARIABLE}: expected at least {LEAST_TOKEN_CHARACTERS} visible ASCII characters without a "
+            f"space in between; `openssl rand -hex 32` makes a good token"
+        )
+    return token
+
+
+def read_request_log_key() -> str | None:
+    """The key of the query hashes in the request log, None where there is none; a secret, so not among the settings.
+
+    Raises:
+        StartupError: it is too short to hide anything.
+    """
+    key = os.environ.get(REQUEST_LOG_KEY_VARIABLE, "").strip()  # a secret read from a file often ends with a newline
+    if not key:
+        return None
+    if len(key) < LEAST_KEY_CHARACTERS:
+        raise StartupError(
+            f"{REQUEST_LOG_KEY_VARIABLE}: expected at least {LEAST_KEY_CHARACTERS} characters, found {len(key)}; "
+            f"`openssl rand -hex 32` makes a good key"
+        )
+    return key
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

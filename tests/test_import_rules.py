@@ -22,7 +22,11 @@ MAY_IMPORT = {
     "loadtest": set(),
     "benchmarks": {"artifacts", "export", "index", "loadtest", "service"},
 }
-ONLY_IMPORTER = {"onnxruntime": "service/session.py", "hnswlib": "index/hnsw.py"}
+ONLY_IMPORTER = {
+    "onnxruntime": "service/session.py",
+    "hnswlib": "index/hnsw.py",
+    "opentelemetry": "service/spans.py",
+}
 ONLINE = ("artifacts", "index", "service")
 OFFLINE_LIBRARIES = {"torch", "transformers", "optimum", "sentence_transformers", "ir_measures"}
 

@@ -53,7 +53,7 @@ class StandIn(NamedTuple):
 
 @contextlib.contextmanager
 def serve(respond: Respond) -> Iterator[StandIn]:
-    """Answer `POST /retrieve` on a free port, until the block ends."""
+    """Answer `POST /retrieve`, and `GET` of any path, on a free port, until the block ends."""
     requests: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,7 +66,12 @@ def serve(respond: Respond) -> Iterator[StandIn]:
             assert self.headers["Content-Type"] == "application/json"
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             requests.append(body)
-            reply = respond(body)
+            self._send(respond(body))
+
+        def do_GET(self) -> None:
+            self._send(respond({}))
+
+        def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.media_type)
             self.send_header("Content-Length", str(len(reply.body)))

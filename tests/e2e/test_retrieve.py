@@ -61,7 +61,7 @@ def test_asking_for_more_ads_than_there_are_says_so(server: Server, tmp_path, en
     hlm("index", "build", "--feed", feed, "--encoder", encoder, "--out", tmp_path / "index")
     answer = start("--index", tmp_path / "index").retrieve("shoe", top_k=10).json()
     assert {ad["ad_id"] for ad in answer["ads"]} == {"a0", "a1", "a2"}
-    assert answer["coverage"] == {"complete": False, "reason": "index_smaller_than_top_k"}
+    assert answer["coverage"] == {"complete": False, "reason": "index_smaller_than_top_k", "degraded": []}
 
 
 def test_concurrent_callers_each_get_their_own_answer(server: Server):

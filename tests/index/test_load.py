@@ -76,6 +76,18 @@ def test_a_manifest_that_is_none_is_named(damaged: Path, content: bytes | None, 
         load_index(damaged)
 
 
+def test_exact_search_finds_what_sorting_all_scores_finds(whole: Path):
+    index = load_index(whole)
+    queries = unit_vectors(3, seed=5)
+    scores = queries.astype(np.float64) @ np.load(whole / "vectors.npy").T.astype(np.float64)
+    expected = np.argsort(-scores, axis=1)[:, :50]
+    for hits, rows, row_scores in zip(index.exact_search(queries, 50), expected, scores, strict=True):
+        assert hits.scores == pytest.approx(row_scores[rows], abs=1e-6)
+        assert row_scores[hits.rows] == pytest.approx(row_scores[rows], abs=1e-6)  # like ads may change places
+        assert hits.ad_ids == [index.ads.ad_ids[row] for row in hits.rows]
+    assert len(index.exact_search(queries, 5_000)[0].rows) == 2_100
+
+
 def another_graph(directory: Path) -> None:
     from artifacts.manifest import HnswParams
     from index.hnsw import HnswGraph

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from service.errors import StartupError
-from service.settings import Settings, load_settings
+from service.settings import Settings, load_settings, read_request_log_key
 
 RELEASE = "release: {name: a, encoder: e, index: i}\n"
 
@@ -49,20 +49,19 @@ def test_command_line_beats_environment_beats_file_beats_default(config: Path, m
             "release, canary and shadow need names of their own, found a, a",
         ),
         (RELEASE + "canary: {name: b, encoder: f, index: j, share: 2}", "canary.share: Input should be less than"),
+        (
+            RELEASE + "request_log: {sample_share: 0.1}",
+            "request_log: Value error, path is needed where sample_share is",
+        ),
+        (RELEASE + "tracing: {otlp_endpoint: 'http://me:secret@x'}", "tracing.otlp_endpoint: String should match"),
         ("release: {name: a", "cannot be read as YAML"),
         ("just words", "expected sections with settings, found str"),
         ("1: 2", "expected sections with settings"),
     ],
     ids=[
-        *(
-            "no release",
-            "out of range",
-            "misspelt setting",
-            "misspelt section",
-            "wrong type",
-            "one name for two",
-            "share over 1",
-        ),
+        *("no release", "out of range", "misspelt setting", "misspelt section", "wrong type"),
+        *("one name for two", "share over 1"),
+        *("request log without path", "a password that /info would show"),
         *("not YAML", "a scalar", "a number as name"),
     ],
 )
@@ -100,6 +99,15 @@ def test_a_misspelt_variable_is_named(
 def test_settings_cannot_be_changed(config: Path):
     with pytest.raises(ValueError, match="frozen"):
         load_settings(config, {}).server.port = 1  # type: ignore[misc]
+
+
+def test_the_key_of_the_request_log_is_a_secret_that_cannot_be_guessed(monkeypatch: pytest.MonkeyPatch):
+    assert read_request_log_key() is None
+    monkeypatch.setenv("HLM_REQUEST_LOG_KEY", "0123456789abcdef\n")
+    assert read_request_log_key() == "0123456789abcdef"
+    monkeypatch.setenv("HLM_REQUEST_LOG_KEY", "12345")
+    with pytest.raises(StartupError, match="HLM_REQUEST_LOG_KEY: expected at least 16 characters, found 5"):
+        read_request_log_key()
 
 
 def documented_settings() -> dict[str, tuple[str, str]]:

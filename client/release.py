@@ -1,0 +1,143 @@
+"""Which releases a running service has, and changing them, through its admin listener."""
+
+import json
+import os
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from client.errors import ClientError
+from client.http import send
+
+TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
+CONNECT_TIMEOUT_S = 5.0
+LOADING_TIMEOUT_S = 1_800.0
+"""A release is loaded and verified before the answer comes: seconds, or many minutes for an index of ten gigabytes."""
+ROLES = ("stable", "canary", "shadow", "previous")
+
+Release = dict[str, object]
+"""What the service says of one release; `name`, `encoder` and `index` at least."""
+
+
+class Releases:
+    """The answer of the admin listener: what is served, and what else there is."""
+
+    def __init__(self, body: bytes) -> None:
+        """Raises: ClientError where the body is not such an answer."""
+        try:
+            document = json.loads(body)
+        except ValueError as error:
+            raise ClientError(f"The admin listener answered with something else than JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise ClientError(f"The admin listener answered with {type(document).__name__}; expected an object")
+        self.body = body
+        self.by_role: dict[str, Release] = {
+            role: document[role] for role in ROLES if isinstance(document.get(role), dict)
+        }
+        self.further = {name: value for name, value in document.items() if name not in ROLES and value is not None}
+
+    def directories(self, name: str, encoder: str | None, index: str | None) -> tuple[str, str]:
+        """Where a release is to be loaded from.
+
+        Args:
+            name: the release; without a directory, one that the service has.
+            encoder: directory, or None for that of the release that is served.
+            index: likewise.
+
+        Raises:
+            ClientError: the service does not say.
+        """
+        if encoder is None and index is None:
+            release = self._named(name)
+        elif (stable := self.by_role.get("stable")) is not None:
+            release = stable
+        else:
+            raise ClientError(
+                "The service serves no release whose other directory could be kept; give both directories"
+            )
+        return encoder or _text(release, "encoder"), index or _text(release, "index")
+
+    def _named(self, name: str) -> Release:
+        for release in self.by_role.values():
+            if release.get("name") == name:
+                return release
+        known = ", ".join(str(release.get("name")) for release in self.by_role.values()) or "none"
+        raise ClientError(
+            f"The service has no release called {name!r}, only {known}; a new one needs --encoder, --index or both"
+        )
+
+
+class AdminClient:
+    """A conversation with one service's admin listener.
+
+    Args:
+        url: where it listens, for example `http://127.0.0.1:8081`.
+
+    Raises:
+        ClientError: HLM_ADMIN_TOKEN is not set, or cannot be a token.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {_token()}"},
+            timeout=httpx.Timeout(LOADING_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            trust_env=False,  # the token is for the service, and for no proxy that the environment happens to name
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def status(self) -> Releases:
+        """Which releases there are.
+
+        Raises:
+            ClientError: there was no answer, or not one of an admin listener.
+        """
+        return Releases(send(self._http, "GET", self._url, "/releases").content)
+
+    def use(self, name: str, encoder: str, index: str) -> Releases:
+        """Serve another release; gives what there is once it is served.
+
+        Args:
+            name: of the release.
+            encoder: directory on the machine that serves.
+            index: likewise.
+
+        Raises:
+            AnswerError: it was rejected.
+            ClientError: there was no answer, or not one of an admin listener.
+        """
+        body = json.dumps({"name": name, "encoder": encoder, "index": index}).encode()
+        return Releases(send(self._http, "POST", self._url, "/releases/use", body).content)
+
+    def rollback(self) -> Releases:
+        """Serve the previous release again; gives what there is then.
+
+        Raises:
+            AnswerError: there is none.
+            ClientError: there was no answer, or not one of an admin listener.
+        """
+        return Releases(send(self._http, "POST", self._url, "/releases/rollback").content)
+
+
+def _token() -> str:
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token:
+        raise ClientError(f"{TOKEN_VARIABLE} is not set; expected the token that the service was started with")
+    if not all("!" <= character <= "~" for character in token):
+        raise ClientError(f"{TOKEN_VARIABLE}: a token has visible ASCII characters only, without a space in between")
+    return token
+
+
+def _text(release: Release, name: str) -> str:
+    value = release.get(name)
+    if not isinstance(value, str):
+        raise ClientError(f"The service does not say the {name} directory of {release.get('name')!r}; give --{name}")
+    return value

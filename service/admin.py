@@ -1,0 +1,219 @@
+"""The admin listener: which releases are served, for whoever has the token.
+
+    HLM_ADMIN_TOKEN set? -> bearer token right? -> POST /releases/use, POST /releases/rollback, GET /releases
+
+It is another listener on the same event loop, by default on the loopback address, and off without a token. Bodies name
+directories of the machine that serves, which is the right of this listener's callers and of no others.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol, cast
+
+import orjson
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from artifacts.errors import HlmError
+from service.errors import NotReadyError, ReleaseRejectedError, UnauthorizedError
+from service.listener import bind, url_of
+from service.problems import add_problem_handlers, error_response
+from service.routes import JSON, read_body
+from service.settings import ADMIN_TOKEN_VARIABLE, ReleaseSettings, ServerSettings, read_admin_token
+from service.validation import parse_body
+
+MAX_BODY_BYTES = 65_536
+MAX_HEADER_BYTES = 65_536
+HEADER_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 1.0
+"""How long requests in flight may take to finish once the service ends; loading a release for it has no use then."""
+NOT_SERVED = ("rejected", "superseded")
+"""Results of a wish for a release that is not served after it."""
+
+logger = logging.getLogger(__name__)
+router = APIRouter()
+
+
+class ReleaseControl(Protocol):
+    """What decides which releases are served."""
+
+    async def use(self, settings: ReleaseSettings) -> dict[str, object]:
+        """Load, verify and warm up a release beside the served one, then serve it.
+
+        Returns:
+            What came of it as `result`, and why as `reason` where the release is not served.
+        """
+
+    async def rollback(self) -> dict[str, object]:
+        """Serve the previous release again; likewise.
+
+        Raises:
+            HlmError: there is none.
+        """
+
+    def status(self) -> dict[str, object]:
+        """Which releases there are, as what, from where, and what came of the last wish for one."""
+
+
+@contextlib.asynccontextmanager
+async def admin_listener(settings: ServerSettings, control: ReleaseControl) -> AsyncIterator[str | None]:
+    """Answer on the admin listener as long as the block runs; gives its URL, None where it is off.
+
+    Args:
+        settings: where it listens.
+        control: what the routes act on.
+
+    Raises:
+        StartupError: the token is unfit, or the address is taken.
+    """
+    token = read_admin_token()
+    if token is None:
+        logger.info("the admin listener is off: %s is not set", ADMIN_TOKEN_VARIABLE)
+        yield None
+        return
+    listener = bind(settings.admin_host, settings.admin_port, "server.admin_host, server.admin_port")
+    url = url_of(listener)  # while the socket is open
+    server = _AdminServer(_config(create_admin_app(control, token)))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    logger.info("the admin listener is on %s", url)
+    try:
+        yield url
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def create_admin_app(control: ReleaseControl, token: str) -> ASGIApp:
+    """The admin listener's app; nothing of it answers without the token."""
+    app = FastAPI(
+        title="hlm-retrieval, admin",
+        openapi_url=None,  # a browser would not send the token; docs/api.md has the interface
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.control = control
+    app.include_router(router)
+    add_problem_handlers(app)
+    app.add_exception_handler(HlmError, _answer_rejection)
+    return _TokenGate(app, token)
+
+
+@router.get("/releases")
+async def releases(request: Request) -> Response:
+    """Which releases there are."""
+    return _answer(_control_of(request).status())
+
+
+@router.post("/releases/use")
+async def use(request: Request) -> Response:
+    """Serve another release; the answer, which releases there are, comes when it is served or rejected."""
+    wanted = parse_body(ReleaseSettings, await read_body(request.scope, request.receive, MAX_BODY_BYTES))
+    try:
+        outcome = await _control_of(request).use(wanted)
+    except asyncio.CancelledError as error:  # nobody but the server that ends cancels a request
+        raise NotReadyError(f"the service is stopping; release {wanted.name} is not served") from error
+    if outcome["result"] in NOT_SERVED:
+        raise ReleaseRejectedError(str(outcome["reason"]))
+    return _answer(_control_of(request).status())
+
+
+@router.post("/releases/rollback")
+async def rollback(request: Request) -> Response:
+    """Serve the previous release again."""
+    await _control_of(request).rollback()
+    return _answer(_control_of(request).status())
+
+
+async def _answer_rejection(_: Request, error: Exception) -> Response:
+    """Whatever is wrong with an artifact, to the caller it is the reason why the release is not served."""
+    return error_response(ReleaseRejectedError(str(error)))
+
+
+def _control_of(request: Request) -> ReleaseControl:
+    return cast("ReleaseControl", request.app.state.control)
+
+
+def _answer(status: dict[str, object]) -> Response:
+    return Response(orjson.dumps(status), media_type=JSON)
+
+
+class _TokenGate:
+    """Lets a request through to the app if it carries the token, before its path or its body is looked at."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if self._opens_to(scope):
+            await self._app(scope, receive, send)
+        else:
+            await error_response(UnauthorizedError("expected `Authorization: Bearer` and the token"))(
+                scope, receive, send
+            )
+
+    def _opens_to(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(b" ")
+        return hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer"
+
+
+class _AdminServer(uvicorn.Server):
+    """A server that leaves signals to the public one: a second handler would hide them from its drain."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take no signal."""
+        yield
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection for one request, whose header is small and comes at once; who sends it may lack the token."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for the header."""
+        super().connection_made(transport)
+        self._bytes_left = MAX_HEADER_BYTES
+        self._timer = self.loop.call_later(HEADER_TIMEOUT_S, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        if not self._timer.cancelled():
+            self._bytes_left -= len(data.partition(b"\r\n\r\n")[0])
+            if self._bytes_left < 0:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Stop to wait; called by the parser."""
+        self._timer.cancel()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop to wait."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=_Connection,
+        headers=[("connection", "close")],
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,  # type: ignore[arg-type]  # only awaited
+    )

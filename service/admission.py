@@ -1,0 +1,83 @@
+"""Whether a request can be answered in time, and how well: decided before anything is spent on it.
+
+    pressure = predicted seconds until the answer / seconds that its caller still gives
+
+Each step of `overload.steps` is in force from its own pressure on, so the order in which answers get cheaper is
+configured; what cannot make it at all (pressure above one) is refused at once.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from service.errors import Overloaded
+
+StepName = Literal["smaller_ef_search", "cached_only"]
+
+GAIN_OF_MEAN = 1 / 8
+GAIN_OF_DEVIATION = 1 / 4
+DEVIATIONS = 4
+"""How far predictions were off, and the margin for it: the estimator of TCP's retransmission timer, RFC 6298."""
+
+
+class Step(Protocol):
+    """A way to answer more cheaply."""
+
+    @property
+    def name(self) -> StepName:
+        """What is done."""
+
+    @property
+    def at_pressure(self) -> float:
+        """From which pressure on, above 0 and at most 1."""
+
+
+class Margin:
+    """How much longer than predicted answers take, learned from those that were given."""
+
+    def __init__(self) -> None:
+        self._mean = 0.0
+        self._deviation = 0.0
+
+    def learn(self, predicted_s: float, actual_s: float) -> None:
+        """Take one answered request into account."""
+        error = actual_s - predicted_s
+        self._deviation += GAIN_OF_DEVIATION * (abs(error - self._mean) - self._deviation)
+        self._mean += GAIN_OF_MEAN * (error - self._mean)
+
+    @property
+    def seconds(self) -> float:
+        """To be added to a prediction so that few answers are later; never negative."""
+        return max(0.0, self._mean + DEVIATIONS * self._deviation)
+
+
+class Admission:
+    """Holds predictions against time budgets. Used on the event loop alone."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = sorted(steps, key=lambda step: step.at_pressure)
+        self.margin = Margin()
+
+    def admit(self, predicted_s: float, budget_s: float, *, cached: bool) -> tuple[StepName, ...]:
+        """Decide on one request that will not be served at once.
+
+        An idle service answers as it can, whatever was predicted: so a prediction gone wrong refuses nothing for long.
+
+        Args:
+            predicted_s: seconds until its answer would be there.
+            budget_s: seconds until it is worth nothing; positive.
+            cached: whether it needs no encoding.
+
+        Returns:
+            The steps in force, in their order; none where it will get a full answer.
+
+        Raises:
+            Overloaded: it would be late, or only cached answers are given now.
+        """
+        waiting_s = predicted_s + self.margin.seconds
+        pressure = waiting_s / budget_s
+        if pressure > 1:
+            raise Overloaded("the answer would come too late", waiting_s)
+        steps = tuple(step.name for step in self._steps if pressure >= step.at_pressure)
+        if "cached_only" in steps and not cached:
+            raise Overloaded("only queries that were asked before are answered now", waiting_s)
+        return steps

@@ -1,0 +1,275 @@
+"""One connection of the public listener: uvicorn's, with a direct way for the request that it is there for.
+
+    bytes ──> one plain POST /retrieve, whole? ──yes──> Service.handle ──> answer in one write
+                        └─no──> uvicorn's parser ──> FastAPI
+
+The direct way spares a request the parser's callbacks, an ASGI task and the framework (docs/experiments.md, "one
+request"). It takes only what cannot be understood in two ways; all else, such as chunked bodies, `Expect`, other
+paths or what is not HTTP, goes the general way and meets the same rules there.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import ClientGone, RequestError
+from service.exchange import Origin
+from service.problems import MEDIA_TYPE, error_body, problem_body
+from service.retriever import Work
+from service.routes import CONNECTION_KEY
+from service.service import Service
+
+UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+HEADER_TIMEOUT_S = 10.0
+"""How long a request's header may take, and a new connection's first one."""
+MAX_HEADER_BYTES = 65_536
+MAX_HELD_BYTES = 65_536
+"""Of requests that were sent before the one in progress was answered; then the client has to wait."""
+REST_TIMEOUT_S = 0.1
+"""For the rest of a body that came in part; after it the general way takes over, with its own limits."""
+
+REQUEST_LINE = b"POST /retrieve HTTP/1.1\r\n"
+_HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+_FIELDS = re.compile(
+    rb"^(content-length|x-hlm-caller|x-hlm-release|traceparent|connection|transfer-encoding|expect|upgrade|te|trailer)"
+    rb":[ \t]*(.*?)[ \t]*\r$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a plain request's header says that matters here."""
+
+    content_length: int
+    caller: str | None
+    release: str | None
+    traceparent: str | None
+
+
+@lru_cache(maxsize=1_024)  # a client's headers hardly change, and to parse them costs more than to look them up
+def read_head(head: bytes) -> Head | None:
+    """Read the header fields of a `POST /retrieve`, each ended by CRLF; None for what must go the general way."""
+    if _HEAD.fullmatch(head) is None:
+        return None
+    found: dict[str, str] = {}
+    for name, value in _FIELDS.findall(head):
+        key = name.lower().decode()
+        if key in found:
+            return None
+        found[key] = value.decode("latin-1")
+    length = found.pop("content-length", "")
+    if not (length.isascii() and length.isdigit()) or found.pop("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    known = Head(int(length), *(found.pop(key, None) for key in ("x-hlm-caller", "x-hlm-release", "traceparent")))
+    return None if found else known
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that answers plain requests itself, and tells a request at once when its client goes away."""
+
+    on_loss: Callable[[], None] | None = None
+    """Called when the client goes away during a request that went the general way."""
+
+    def __init__(self, service: Service, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._service = service
+        self._in_progress = False
+        self._work: Work | None = None
+        self._held = b""
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_bytes = 0
+        self._waiting_for_header = True
+        self._in_message = False
+        self._closes = False
+        self._idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for a first request."""
+        super().connection_made(transport)
+        self._peer = self.client[0] if self.client else ""
+        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give up the request in progress, if any."""
+        self._header_complete()
+        self._cancel_rest_timer()
+        super().connection_lost(exc)
+        if self.on_loss is not None:
+            self.on_loss()
+        if self._work is not None:
+            self._work.resolve(ClientGone("the connection was closed"))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes and answer what is whole."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if self._in_progress:
+            self._held = data
+            if len(data) > MAX_HELD_BYTES:
+                self.flow.pause_reading()
+        elif not self._take_directly(data):
+            self._take_generally(data)
+
+    # --- the direct way -------------------------------------------------------------------------------------------
+
+    def _take_directly(self, data: bytes) -> bool:
+        """Start to answer a plain request, or wait for the rest of its body; False where it is something else."""
+        self._cancel_rest_timer()
+        if not data.startswith(REQUEST_LINE) or self._in_message or self._header_bytes or self._service.draining:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        end = data.find(b"\r\n\r\n")
+        head = read_head(data[len(REQUEST_LINE) : end + 2]) if end >= 0 else None
+        if head is None or head.content_length > self._service.settings.limits.max_body_bytes:
+            return False
+        whole = end + 4 + head.content_length
+        self._header_complete()
+        if len(data) < whole:
+            self._held = data
+            self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self._give_up_waiting)
+            return True
+        self._held = data[whole:]
+        self._in_progress = True
+        origin = Origin(head.caller or self._peer, perf_counter(), head.release, head.traceparent)
+        work = self._service.handle(data[end + 4 : whole], origin, self._reply)
+        self._work = work if self._in_progress else None
+        return True
+
+    def _give_up_waiting(self) -> None:
+        data, self._held = self._held, b""
+        self._rest_timer = None
+        self._take_generally(data)
+
+    def _cancel_rest_timer(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+
+    def _reply(self, outcome: bytes | RequestError) -> None:
+        self._in_progress = False
+        self._work = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if isinstance(outcome, RequestError):
+            closes = outcome.closes_connection
+            fields = "".join(f"{name.lower()}: {value}\r\n" for name, value in outcome.headers().items())
+            body = error_body(outcome)
+            head = _head(outcome.status, MEDIA_TYPE, len(body)) + fields.encode()
+        else:
+            closes = False
+            body = outcome
+            head = _head(200, "application/json", len(body))
+        self._write(head, body, closes=closes or self._closes)
+
+    def _write(self, head: bytes, body: bytes, *, closes: bool) -> None:
+        defaults = b"".join(b"%s: %s\r\n" % field for field in self.server_state.default_headers)
+        self.transport.write(b"%s%s\r\n%s" % (head, defaults, body))
+        if closes or self._service.draining:
+            self.transport.close()
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._expect_more(self.timeout_keep_alive)
+        if self._held:
+            self.loop.call_soon(self._go_on)
+
+    def _expect_more(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long; one timer runs on over many requests."""
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._in_progress or left_s > 0:
+            self._expect_more(self.timeout_keep_alive if self._in_progress else left_s)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _go_on(self) -> None:
+        """Take what came during the last request, once its client reads answers."""
+        if self._held and not self._in_progress and not self.flow.write_paused and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.data_received(b"")
+
+    def resume_writing(self) -> None:
+        """Go on when the client reads again."""
+        super().resume_writing()
+        self._go_on()
+
+    def shutdown(self) -> None:
+        """Close, after the answer to the request in progress."""
+        if self._in_progress:
+            self._closes = True
+        else:
+            super().shutdown()
+
+    # --- the general way ------------------------------------------------------------------------------------------
+
+    def _take_generally(self, data: bytes) -> None:
+        """Feed the parser, without the offer to go on in HTTP/2 that Java's client makes with every request.
+
+        The parser would stop at such a header and lose the body (uvicorn #2722); a server may ignore the offer.
+        """
+        head, separator, rest = data.partition(b"\r\n\r\n")
+        if separator and UPGRADE.search(head):
+            data = UPGRADE.sub(b"\r\nX-Upgrade:", head) + separator + rest
+        super().data_received(data)
+        if self._waiting_for_header:
+            self._limit_header(len(data))
+
+    def on_message_begin(self) -> None:
+        """Let the request know its connection; called by the parser."""
+        super().on_message_begin()
+        self._waiting_for_header = self._in_message = True
+        cast("dict[str, object]", self.scope)[CONNECTION_KEY] = self
+
+    def on_headers_complete(self) -> None:
+        """Stop limiting the header; called by the parser."""
+        self._header_complete()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """From here on another request may come; called by the parser."""
+        self._in_message = False
+        super().on_message_complete()
+
+    def _limit_header(self, more_bytes: int) -> None:
+        """A header is small and comes at once; what is neither is given up."""
+        self._header_bytes += more_bytes
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self.send_400_response(f"the header has more than {MAX_HEADER_BYTES} bytes")
+        elif self._header_timer is None:
+            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
+
+    def _header_complete(self) -> None:
+        self._waiting_for_header = False
+        self._header_bytes = 0
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP with a problem document, as everything else is answered."""
+        body = problem_body("invalid_http", "The request is not HTTP", 400, msg, {})
+        self._write(_head(400, MEDIA_TYPE, len(body)) + b"connection: close\r\n", body, closes=True)
+
+
+@lru_cache(maxsize=256)
+def _status_line(status: int, media_type: str) -> bytes:
+    phrase = "Client Closed Request" if status == ClientGone.status else HTTPStatus(status).phrase
+    return f"HTTP/1.1 {status} {phrase}\r\ncontent-type: {media_type}\r\n".encode()
+
+
+def _head(status: int, media_type: str, length: int) -> bytes:
+    return b"%scontent-length: %d\r\n" % (_status_line(status, media_type), length)

@@ -1,0 +1,61 @@
+"""One request on its way: what is known of it so far, and who learns how it ended."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from service.admission import StepName
+from service.errors import RequestError
+from service.metrics import StageTimes
+from service.pipeline import Found
+from service.release import Release
+from service.schemas import RetrieveRequest
+
+OnDone = Callable[[bytes | RequestError], None]
+"""Gets the body of the answer, or why there is none; once, on the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from, beside its body."""
+
+    caller: Hashable
+    """Callers take turns in the queue."""
+    arrived: float
+    """In seconds of `perf_counter`."""
+    release: str | None = None
+    """The release that it asks for, by name or role."""
+    traceparent: str | None = None
+    """The caller's W3C trace context."""
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """A request and what has been decided about it; filled in along the line."""
+
+    origin: Origin
+    on_done: OnDone
+    request: RetrieveRequest | None = None
+    request_id: str = ""
+    release: Release | None = None
+    """Everything in the answer comes from it."""
+    text: str = ""
+    """The query as the tokenizer's normaliser leaves it."""
+    cached: bool = False
+    """Whether the embedding, or the whole result, was known."""
+    steps: tuple[StepName, ...] = ()
+    """How the answer was made cheaper."""
+    predicted_s: float | None = None
+    """Until the answer, from `tokenized_at` on; None where it was served at once."""
+    tokenized_at: float = 0.0
+    """When it was queued, in seconds of `perf_counter`."""
+
+
+class Watcher(Protocol):
+    """Learns how requests ended; called on the event loop, so it must be quick."""
+
+    def answered(self, exchange: Exchange, found: Found, times: StageTimes) -> None:
+        """A request got its ads."""
+
+    def refused(self, exchange: Exchange, error: RequestError) -> None:
+        """A request got none; its release is None where none had been chosen."""
