@@ -35,7 +35,7 @@ class Recorder:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what is waited for is set by plain code
+        while not condition():
             await asyncio.sleep(0.005)
 
 
