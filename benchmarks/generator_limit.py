@@ -1,8 +1,9 @@
 """How much the generators can send, and how late: against the least that can answer HTTP, on the other core.
 
 The open loop at several rates: what was offered and answered, how late requests were sent and when answers were in,
-both from the moment at which a request was due, and the share of the time in which it was busy; the closed loop at
-several numbers of clients. Latencies include those of the responder. Needs nothing but two cores:
+both from the moment at which a request was due, the share of the time in which it was busy, and the processor time of a
+request in a generator that sleeps instead of polling, which neighbours on the same core do not change. The closed loop
+at several numbers of clients. Latencies include those of the responder. Needs nothing but two cores:
 
     python -m benchmarks.generator_limit
 """
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
+from time import process_time
 from typing import cast
 
 import httptools
@@ -22,6 +24,7 @@ import uvloop
 from rich.table import Table
 
 from benchmarks.http_load import request_bytes, run_load
+from benchmarks.open_load import OpenLoad
 from benchmarks.open_loop import run_open_loop
 from benchmarks.servers import two_cores
 from benchmarks.tables import wide_console
@@ -86,7 +89,10 @@ def main() -> None:
 
 
 def _open_figures(port: int, rate: int) -> dict[str, float]:
-    load = run_open_loop(port, repeat(REQUEST), rate=rate, seconds=SECONDS, seed=rate, connections=CONNECTIONS)
+    load = _open(port, rate, awake=True)
+    cpu_started = process_time()
+    asleep = _open(port, rate, awake=False)
+    cpu_s = process_time() - cpu_started
     figures = {
         "offered_qps": load.offered_qps,
         "achieved_qps": load.achieved_qps,
@@ -95,8 +101,15 @@ def _open_figures(port: int, rate: int) -> dict[str, float]:
         "latency_p50_ms": load.latency_ms(50),
         "latency_p99_ms": load.latency_ms(99),
         "busy_share": load.busy_share,
+        "cpu_us": cpu_s / len(asleep.status) * 1e6,
     }
     return {name: round(value, 3) for name, value in figures.items()}
+
+
+def _open(port: int, rate: int, *, awake: bool) -> OpenLoad:
+    return run_open_loop(
+        port, repeat(REQUEST), rate=rate, seconds=SECONDS, seed=rate, connections=CONNECTIONS, awake=awake
+    )
 
 
 def _closed_figures(port: int, clients: int) -> dict[str, float]:

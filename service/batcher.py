@@ -223,13 +223,13 @@ class MicroBatcher(Generic[Item, Result]):
         with self._changed:
             now = perf_counter()
             running = self._running()
+            own_s = self._cost.batch_s(1, 0 if cached else TYPICAL_TOKENS)
             if not running and not len(self._queue):
-                return Forecast(full=False, idle=True, predicted_s=0.0)
+                return Forecast(full=False, idle=True, predicted_s=own_s)
             ahead = self._queue.ahead_of(caller)
             left_s = sum(max(0.0, batch.started_at + batch.predicted_s - now) for batch in running)
             batch_size = max(self._batch_size, min(ahead.count, self._policy.max_batch_size) / 2)
             backlog_s = self._cost.backlog_s(ahead.count, ahead.tokens, batch_size)
-            own_s = self._cost.batch_s(1, 0 if cached else TYPICAL_TOKENS)
             idle = not ahead.count and len(running) < len(self._workers)
             waiting_s = 0.0 if idle else (left_s + backlog_s) / len(self._workers)
             return Forecast(self._queue.full(caller, now), idle, waiting_s + own_s)

@@ -141,8 +141,13 @@ class Connection(HttpToolsProtocol):
             return True
         self._held = data[whole:]
         self._in_progress = True
-        origin = Origin(head.caller or self._peer, perf_counter(), head.release, head.traceparent)
-        work = self._service.handle(data[end + 4 : whole], origin, self._reply)
+        body, caller = data[end + 4 : whole], head.caller or self._peer
+        refusal = self._service.shed(body, caller) if head.traceparent is None else None
+        if refusal is not None:
+            self._reply(refusal)
+            return True
+        origin = Origin(caller, perf_counter(), head.release, head.traceparent)
+        work = self._service.handle(body, origin, self._reply)
         self._work = work if self._in_progress else None
         return True
 
@@ -163,15 +168,9 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if isinstance(outcome, RequestError):
-            closes = outcome.closes_connection
-            fields = "".join(f"{name.lower()}: {value}\r\n" for name, value in outcome.headers().items())
-            body = error_body(outcome)
-            head = _head(outcome.status, MEDIA_TYPE, len(body)) + fields.encode()
+            self._write(*_refusal(outcome), closes=outcome.closes_connection or self._closes)
         else:
-            closes = False
-            body = outcome
-            head = _head(200, "application/json", len(body))
-        self._write(head, body, closes=closes or self._closes)
+            self._write(_head(200, "application/json", len(outcome)), outcome, closes=self._closes)
 
     def _write(self, head: bytes, body: bytes, *, closes: bool) -> None:
         defaults = b"".join(b"%s: %s\r\n" % field for field in self.server_state.default_headers)
@@ -263,6 +262,14 @@ class Connection(HttpToolsProtocol):
         """Answer what is not HTTP with a problem document, as everything else is answered."""
         body = problem_body("invalid_http", "The request is not HTTP", 400, msg, {})
         self._write(_head(400, MEDIA_TYPE, len(body)) + b"connection: close\r\n", body, closes=True)
+
+
+@lru_cache(maxsize=64)  # one refusal answers many requests under overload
+def _refusal(error: RequestError) -> tuple[bytes, bytes]:
+    """Header and body."""
+    fields = "".join(f"{name.lower()}: {value}\r\n" for name, value in error.headers().items())
+    body = error_body(error)
+    return _head(error.status, MEDIA_TYPE, len(body)) + fields.encode(), body
 
 
 @lru_cache(maxsize=256)

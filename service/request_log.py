@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-import numpy as np
 import orjson
 
 from index.ad_index import SearchHits
-from service.answer import SCORE_DECIMALS
 from service.errors import StartupError
 from service.hourly_files import Clock, HourlyFiles
 from service.metrics import STAGES, Metrics, StageTimes
@@ -34,6 +32,8 @@ WRITE_SIZE = 100
 IDLE_S = 60.0
 """How long nothing may come before the files are looked through for ones to delete."""
 DAY_S = 86_400
+SCORE_DECIMALS = 6
+"""As many as the answer has."""
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class _Renderer:
                 **self._query(record.query),
                 "top_k": record.top_k,
                 "ad_ids": record.hits.ad_ids,
-                "scores": record.hits.scores.astype(np.float64).round(SCORE_DECIMALS).tolist(),
+                "scores": [round(score, SCORE_DECIMALS) for score in record.hits.scores.tolist()],
                 "coverage_reason": record.reason,
                 "cached": record.cached,
                 "timings_ms": {stage: round(getattr(record.times, stage) * 1e3, 3) for stage in STAGES},

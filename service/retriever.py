@@ -5,7 +5,7 @@ parse → choose release → cached? → admit → tokenise → queue ──> ba
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from time import perf_counter
 
@@ -20,6 +20,7 @@ from service.errors import DeadlineExceeded, Overloaded, PipelineError, RequestE
 from service.exchange import Exchange, OnDone, Origin, Watcher
 from service.metrics import Metrics, StageTimes
 from service.pipeline import Found, Query, columns_of
+from service.refusals import RecentRefusals
 from service.release import Release
 from service.schemas import RetrieveRequest
 from service.settings import Settings
@@ -47,6 +48,7 @@ class Retriever:
         self._embeddings = embeddings
         self._results = ResultCache(settings.cache.result_ttl_ms / 1e3)
         self._admission = Admission(settings.overload.steps)
+        self._refusals = RecentRefusals(settings.limits.default_timeout_ms)
         self._smaller_effort = settings.overload.smaller_ef_search_share
         self._default_timeout_ms = settings.limits.default_timeout_ms
         self._metrics = metrics
@@ -72,6 +74,13 @@ class Retriever:
             logger.exception("a request failed")
             self._refuse(exchange, PipelineError(type(error).__name__))
         return None
+
+    def shed(self, body: bytes, caller: Hashable) -> Overloaded | None:
+        """The refusal of its caller's last request, if it holds for this one too; unparsed, but counted."""
+        refusal = self._refusals.for_body(body, caller, perf_counter())
+        if refusal is not None:
+            self._metrics.refused(refusal.problem)
+        return refusal
 
     def retrieve(self, request: RetrieveRequest, exchange: Exchange) -> Work | None:
         """Queue a query, or answer it at once where its result is cached.
@@ -131,13 +140,20 @@ class Retriever:
 
     def _admit(self, exchange: Exchange, deadline: float) -> None:
         """Refuse what would come too late; an idle service tries, whatever was predicted."""
-        forecast = self._batcher.forecast(exchange.origin.caller, cached=exchange.cached)
+        caller = exchange.origin.caller
+        forecast = self._batcher.forecast(caller, cached=exchange.cached)
         if forecast.full:
             raise Overloaded("too many queries are waiting already", forecast.predicted_s)
-        if not forecast.idle:
-            budget_s = deadline - perf_counter()
-            exchange.steps = self._admission.admit(forecast.predicted_s, budget_s, cached=exchange.cached)
-            exchange.predicted_s = forecast.predicted_s
+        exchange.predicted_s = forecast.predicted_s
+        if forecast.idle:
+            return
+        now = perf_counter()
+        try:
+            exchange.steps = self._admission.admit(forecast.predicted_s, deadline - now, cached=exchange.cached)
+        except Overloaded as refusal:
+            if refusal.predicted_wait_s > deadline - now or not self._embeddings.enabled:
+                self._refusals.remember(caller, now, deadline - now, refusal)
+            raise
 
     def _finish(self, exchange: Exchange, outcome: Found | RequestError) -> None:
         if isinstance(outcome, RequestError):

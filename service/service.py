@@ -8,6 +8,7 @@ from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.cache import EmbeddingCache
 from service.cost import BatchCost
+from service.errors import Overloaded
 from service.exchange import OnDone, Origin
 from service.loading import ReleaseLoader
 from service.low_lane import LowLane
@@ -25,6 +26,9 @@ from service.shadow import Shadow
 from service.tracing import open_tracer
 from service.watchdog import Watchdog
 from service.watchers import LogWatcher, QualityWatcher, ReleaseWatcher, TraceWatcher
+
+LAST_SPANS_S = 2.0
+"""For the last traces, at the end; a collector that is away must not hold up the end of the process."""
 
 
 class Service:
@@ -83,6 +87,10 @@ class Service:
         """Answer one `POST /retrieve`, also while draining, since callers learn of a drain with delay."""
         return self._retriever.handle(body, origin, on_done)
 
+    def shed(self, body: bytes, caller: str) -> Overloaded | None:
+        """Why a request is refused without a look at more of it than its time budget; None where it is not."""
+        return self._retriever.shed(body, caller)
+
     async def start(self) -> Release:
         """Load, verify and warm up the release beside the running event loop, then take requests.
 
@@ -111,7 +119,7 @@ class Service:
         if self._request_log is not None:
             await asyncio.to_thread(self._request_log.close, timeout_s)
         if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close, timeout_s)
+            await asyncio.to_thread(self._tracer.close, LAST_SPANS_S)
 
     def _make_batcher(self, embeddings: EmbeddingCache) -> MicroBatcher[Query, Found]:
         batching = self.settings.batching
@@ -149,5 +157,6 @@ class Service:
         self._shadow.compare({release: share for release, share in shares.items() if release is not None})
 
     def _batch_ran(self, cost: BatchCost) -> None:
-        self._probe.proved()
+        if cost.lengths:  # cached embeddings do not prove the encoder
+            self._probe.proved()
         self.metrics.batch_ran(cost)

@@ -24,11 +24,21 @@ def hlm(*args: str | Path, check: bool = True) -> "subprocess.CompletedProcess[s
 
 
 class Server:
-    """A serving process and a client for it."""
+    """A serving process and a client for it.
 
-    def __init__(self, *args: str | Path, env: dict[str, str] | None = None) -> None:
-        python = SERVING_PYTHON if SERVING_PYTHON.exists() else Path(sys.executable)
-        command = [str(python), "hlm.py", "serve", "--port", "0", *map(str, args)]
+    `fault` is Python that the process runs first, to break something in itself. `extras` has it run in this
+    environment, where optional packages are, rather than in the serving one.
+    """
+
+    stderr = ""
+    """What it wrote there, once it is stopped."""
+
+    def __init__(
+        self, *args: str | Path, env: dict[str, str] | None = None, fault: str = "", extras: bool = False
+    ) -> None:
+        python = SERVING_PYTHON if SERVING_PYTHON.exists() and not extras else Path(sys.executable)
+        program = ["-c", f"{fault}\nimport sys, hlm; sys.argv[0] = 'hlm'; hlm.main()"] if fault else ["hlm.py"]
+        command = [str(python), *program, "serve", "--port", "0", *map(str, args)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | (env or {})
         )
@@ -54,7 +64,7 @@ class Server:
         """Send a signal and return the exit code."""
         self.client.close()
         self.process.send_signal(sig)
-        self.process.communicate(timeout=60)
+        _, self.stderr = self.process.communicate(timeout=60)
         return self.process.returncode
 
 
@@ -85,8 +95,9 @@ def start(encoder: Path, sample_index: Path) -> Iterator[Callable[..., Server]]:
     """Start servers with settings of a test's own; they end with the test."""
     started: list[Server] = []
 
-    def start_one(*args: str | Path, **env: str) -> Server:
-        server = Server("--name", "test", "--encoder", encoder, "--index", sample_index, *args, env=env)
+    def start_one(*args: str | Path, fault: str = "", extras: bool = False, **env: str) -> Server:
+        release = ("--name", "test", "--encoder", encoder, "--index", sample_index)
+        server = Server(*release, *args, env=env, fault=fault, extras=extras)
         started.append(server)
         return server
 
