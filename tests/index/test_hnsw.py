@@ -1,5 +1,8 @@
 """Graphs and exact search: the pitfalls of hnswlib that this room must hide."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -153,3 +156,24 @@ def test_a_truncated_graph_is_refused(saved: Path, tmp_path: Path, size: int):
     (tmp_path / "graph.hnsw").write_bytes(saved.read_bytes()[:size])
     with pytest.raises(ArtifactError, match=r"graph.hnsw: (has \d+ bytes|hnswlib cannot load it)"):
         HnswGraph.load(tmp_path / "graph.hnsw", VECTORS, ROWS, ef_search=10)
+
+
+def test_other_threads_run_while_a_graph_is_loaded(tmp_path: Path):
+    """A load that held the interpreter's lock would stop a service that answers beside it, and here wait for ever.
+
+    Opening a pipe blocks until its other end is opened too, which the main thread does while the load is inside.
+    """
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code = """
+import contextlib, sys, threading, hnswlib
+graph = hnswlib.Index(space="ip", dim=4)
+def load():
+    with contextlib.suppress(RuntimeError):
+        graph.load_index(sys.argv[1])
+thread = threading.Thread(target=load)
+thread.start()
+open(sys.argv[1], "wb").close()
+thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code, pipe], timeout=60, check=True)
