@@ -18,7 +18,6 @@ from service.app import create_app
 from service.connection import Connection
 from service.listener import bind, url_of
 from service.logs import configure_logging, log_loop_exception
-from service.release import Release
 from service.service import Service
 from service.settings import load_settings
 from service.watch import ConfigWatch
@@ -78,11 +77,11 @@ async def _run(server: "DrainingServer", service: Service, listener: socket.sock
         async with admin_listener(service.settings.server, service.releases):
             await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
-                release = await loading
+                await loading
                 if watch is not None:
                     watching = asyncio.create_task(watch.run())
                 if not server.should_exit:  # a signal may end it before the release is loaded
-                    _announce(release, listener)
+                    _announce(service, listener)
             await serving
     except HlmError:
         server.should_exit = True
@@ -176,7 +175,9 @@ class DrainingServer(uvicorn.Server):
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def _announce(release: Release, listener: socket.socket) -> None:
+def _announce(service: Service, listener: socket.socket) -> None:
+    release = service.release
+    assert release is not None
     url = url_of(listener)
     print(  # noqa: T201 - what the person who started it wants to see
         f"Serving release {release.name} on {url}: {release.ad_index.manifest.ad_count:,} ads, "
