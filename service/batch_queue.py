@@ -57,7 +57,7 @@ docs/experiments.md, "batch forming".
 """
 
 SCANNED_PER_PLACE = 8
-"""How many waiting queries are looked at for each place in a batch, which bounds the work under the lock."""
+"""How many queries that are still waited for are looked at for each place in a batch, which bounds the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +134,7 @@ class BatchQueue(Generic[W]):
         """
         batch: list[W] = []
         longest = encoded = 0
-        latest = now + least_s
-        for waiting, item in self._by_turns(self._policy.max_batch_size * SCANNED_PER_PLACE):
-            if item.abandoned or item.deadline <= latest:
-                self._remove(waiting, item)
-                continue
+        for waiting, item in islice(self._waited_for(now + least_s), self._policy.max_batch_size * SCANNED_PER_PLACE):
             if item.tokens and item.key in encoding:
                 continue
             if batch and not self._fits(batch[0], encoded, longest, item):
@@ -153,19 +149,24 @@ class BatchQueue(Generic[W]):
         self._end_turn([item.caller for item in batch])
         return batch
 
-    def _by_turns(self, most: int) -> Iterator[tuple[deque[W], W]]:
-        """One query of each caller, then a second of each, …; those that are passed over keep their places."""
-        lines = [(waiting, iter(list(islice(waiting, most)))) for waiting in self._callers.values()]
-        looked_at = 0
-        while lines and looked_at < most:
+    def _waited_for(self, latest: float) -> Iterator[tuple[deque[W], W]]:
+        """Each query by turns, those that are in vain being dropped."""
+        for waiting, item in self._by_turns():
+            if item.abandoned or item.deadline <= latest:
+                self._remove(waiting, item)
+            else:
+                yield waiting, item
+
+    def _by_turns(self) -> Iterator[tuple[deque[W], W]]:
+        """One query of each caller, then a second of each, …; they may be removed meanwhile."""
+        lines = [(waiting, iter(list(waiting))) for waiting in self._callers.values()]
+        while lines:
             going_on = []
             for waiting, line in lines:
                 item = next(line, None)
-                if item is None:
-                    continue
-                going_on.append((waiting, line))
-                looked_at += 1
-                yield waiting, item
+                if item is not None:
+                    going_on.append((waiting, line))
+                    yield waiting, item
             lines = going_on
 
     def _fits(self, leader: W, encoded: int, longest: int, item: W) -> bool:
