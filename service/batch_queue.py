@@ -10,8 +10,8 @@ gathered by then the queries of like length go together. The caller whose turn i
 query, whatever its length: so nobody starves, and a caller that floods the queue delays itself.
 """
 
-from collections import deque
-from collections.abc import Collection, Hashable, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -133,12 +133,15 @@ class BatchQueue(Generic[W]):
             encoding: keys that a running batch is encoding; their queries wait for that embedding.
         """
         batch: list[W] = []
+        turns: dict[Hashable, None] = {}
         longest = encoded = 0
-        for waiting, item in islice(self._waited_for(now + least_s), self._policy.max_batch_size * SCANNED_PER_PLACE):
+        for waiting, item in islice(self._by_turns(now + least_s), self._policy.max_batch_size * SCANNED_PER_PLACE):
             if item.tokens and item.key in encoding:
                 continue
             if batch and not self._fits(batch[0], encoded, longest, item):
                 continue
+            if waiting[0] is item:
+                turns[item.caller] = None
             self._remove(waiting, item)
             batch.append(item)
             if item.tokens:
@@ -146,20 +149,12 @@ class BatchQueue(Generic[W]):
                 longest = max(longest, item.tokens)
             if len(batch) == self._policy.max_batch_size:
                 break
-        self._end_turn([item.caller for item in batch])
+        self._end_turns(turns, batch)
         return batch
 
-    def _waited_for(self, latest: float) -> Iterator[tuple[deque[W], W]]:
-        """Each query by turns, those that are in vain being dropped."""
-        for waiting, item in self._by_turns():
-            if item.abandoned or item.deadline <= latest:
-                self._remove(waiting, item)
-            else:
-                yield waiting, item
-
-    def _by_turns(self) -> Iterator[tuple[deque[W], W]]:
+    def _by_turns(self, latest: float) -> Iterator[tuple[deque[W], W]]:
         """One query of each caller, then a second of each, …; they may be removed meanwhile."""
-        lines = [(waiting, iter(list(waiting))) for waiting in self._callers.values()]
+        lines = [(waiting, self._waited_for(waiting, latest)) for waiting in self._callers.values()]
         while lines:
             going_on = []
             for waiting, line in lines:
@@ -168,6 +163,14 @@ class BatchQueue(Generic[W]):
                     going_on.append((waiting, line))
                     yield waiting, item
             lines = going_on
+
+    def _waited_for(self, waiting: deque[W], latest: float) -> Iterator[W]:
+        """The queries of one caller; those that are in vain are dropped on the way and use up no turn."""
+        for item in list(waiting):
+            if item.abandoned or item.deadline <= latest:
+                self._remove(waiting, item)
+            else:
+                yield item
 
     def _fits(self, leader: W, encoded: int, longest: int, item: W) -> bool:
         """Whether a query may join: same group, and the padding that it gets, or gives to the others, is small."""
@@ -185,12 +188,14 @@ class BatchQueue(Generic[W]):
         self._count -= 1
         self._tokens -= item.tokens
 
-    def _end_turn(self, served: list[Hashable]) -> None:
-        """Send those who were served to the end of the round; forget those who have nothing left."""
-        for caller in dict.fromkeys(served):
-            waiting = self._callers.pop(caller)
-            if waiting:
-                self._callers[caller] = waiting
+    def _end_turns(self, turns: Collection[Hashable], batch: Sequence[W]) -> None:
+        """Send those whose oldest query was taken to the end, those who got least first; forget who has nothing left.
+
+        Who got something while its oldest was passed over keeps its place: its turn to lead comes all the same.
+        """
+        taken = Counter(item.caller for item in batch)
+        for caller in sorted(turns, key=taken.__getitem__):
+            self._callers[caller] = self._callers.pop(caller)
         for caller in [caller for caller, waiting in self._callers.items() if not waiting]:
             del self._callers[caller]
 
@@ -201,4 +206,4 @@ class BatchQueue(Generic[W]):
         for waiting in self._callers.values():
             for item in [item for item in waiting if item.abandoned or item.deadline <= now]:
                 self._remove(waiting, item)
-        self._end_turn([])
+        self._end_turns([], [])
