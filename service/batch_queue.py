@@ -132,6 +132,8 @@ class BatchQueue(Generic[W]):
             least_s: see above.
             encoding: keys that a running batch is encoding; their queries wait for that embedding.
         """
+        if self._count == 1:  # most of the time, and then there is nothing to choose
+            return self._take_only(now + least_s, encoding)
         batch: list[W] = []
         turns: dict[Hashable, None] = {}
         longest = encoded = 0
@@ -151,6 +153,16 @@ class BatchQueue(Generic[W]):
                 break
         self._end_turns(turns, batch)
         return batch
+
+    def _take_only(self, latest: float, encoding: Collection[Hashable]) -> list[W]:
+        [waiting] = [waiting for waiting in self._callers.values() if waiting]
+        item = waiting[0]
+        in_vain = item.abandoned or item.deadline <= latest
+        if item.tokens and item.key in encoding and not in_vain:
+            return []
+        self._callers.clear()
+        self._count = self._tokens = 0
+        return [] if in_vain else [item]
 
     def _by_turns(self, latest: float) -> Iterator[tuple[deque[W], W]]:
         """One query of each caller, then a second of each, …; they may be removed meanwhile."""

@@ -84,7 +84,9 @@ class Schedule(Generic[W]):
         """Start the next batch, if any; whoever runs it calls `ended`."""
         if not len(self._queue):
             return None
-        encoding = {item.key for batch in self._running for item in batch.items if item.tokens} - {None}
+        encoding: set[Hashable] = set()
+        if self._running:
+            encoding = {item.key for batch in self._running for item in batch.items if item.tokens} - {None}
         items = self._queue.take(now, least_s=self._least_s(), encoding=encoding)
         if not items:
             return None

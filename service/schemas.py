@@ -20,7 +20,9 @@ def _check_query(text: str) -> str:
     found = _CONTROL.search(text)
     if found:
         raise ValueError(f"must not contain control characters (found U+{ord(found.group()):04X})")
-    if len(unicodedata.normalize("NFKC", text)) > MAX_QUERY_CHARACTERS:  # one character can become eighteen
+    if (
+        not text.isascii() and len(unicodedata.normalize("NFKC", text)) > MAX_QUERY_CHARACTERS
+    ):  # one character can become eighteen
         raise ValueError(f"must have at most {MAX_QUERY_CHARACTERS} characters after NFKC normalisation")
     return text
 
