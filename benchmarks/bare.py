@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.queries import read_queries
 from index.ad_index import AdIndex
 from index.load import load_index
+from memory import use_huge_pages
 from service.encoder import Encoder
 
 
@@ -46,10 +47,13 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--queries", type=Path)
     parser.add_argument("--top-k", type=int, default=100)
+    parser.add_argument("--huge-pages", action="store_true", help="lay the memory as the service does")
     args = parser.parse_args()
     encoder, _ = Encoder.load(args.encoder)
     ad_index = load_index(args.index)
     queries = cycle(read_queries(args.queries))
+    if args.huge_pages:
+        use_huge_pages()
     run_bare(encoder, ad_index, queries, batch_size=8, top_k=args.top_k, seconds=1)
     print("ready", flush=True)
     for line in sys.stdin:

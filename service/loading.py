@@ -11,7 +11,7 @@ from artifacts.manifest import EncoderManifest, IndexManifest
 from artifacts.space import EmbeddingSpace
 from artifacts.store import load_manifest
 from index.load import load_index, needed_bytes
-from memory import available_bytes
+from memory import available_bytes, use_huge_pages
 from service.encoder import MODEL_NAME, Encoder
 from service.errors import ReleaseError
 from service.release import Release
@@ -100,6 +100,7 @@ class ReleaseLoader:
             return Loaded(release, wanted, encoder_manifest, golden, with_both[0].figures)
         go_on()
         figures = verify(wanted, release, encoder_manifest, golden, self.bounds)
+        use_huge_pages()
         warm_up(release, self.max_batch_size)
         return Loaded(release, wanted, encoder_manifest, golden, figures)
 
