@@ -15,7 +15,7 @@ ARG PYTHON_IMAGE=python:3.11-slim
 # --- what runs, without what tests and measures it ---------------------------------------------------------------
 
 FROM scratch AS app
-COPY hlm.py terminal.py cores.py /app/
+COPY hlm.py terminal.py cores.py memory.py /app/
 COPY artifacts /app/artifacts
 COPY client /app/client
 COPY export /app/export
