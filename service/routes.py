@@ -89,9 +89,8 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     for name, value in scope["headers"]:
         # The HTTP parser lets digits through only, but any number of them, and Python reads 4,300 at most.
         if name == b"content-length" and (len(value) > MOST_LENGTH_DIGITS or int(value) > max_bytes):
-            raise BodyTooLargeError(
-                f"the body has {value[:MOST_LENGTH_DIGITS].decode()} bytes or more; at most {max_bytes} are read"
-            )
+            announced = value[:MOST_LENGTH_DIGITS].decode() + "…" * (len(value) > MOST_LENGTH_DIGITS)
+            raise BodyTooLargeError(f"the body has {announced} bytes; at most {max_bytes} are read")
     body = b""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
