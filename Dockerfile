@@ -15,7 +15,7 @@ ARG PYTHON_IMAGE=python:3.11-slim
 # --- what runs, without what tests and measures it ---------------------------------------------------------------
 
 FROM scratch AS app
-COPY hlm.py terminal.py cores.py memory.py /app/
+COPY hlm.py cores.py memory.py terminal.py /app/
 COPY artifacts /app/artifacts
 COPY client /app/client
 COPY export /app/export
@@ -32,7 +32,7 @@ FROM ${CUDA_IMAGE} AS gpu-builder
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
-COPY requirements/build.txt requirements/gpu.txt requirements/install.sh /tmp/requirements/
+COPY requirements/build.txt requirements/gpu.txt requirements/hnswlib.sh requirements/install.sh /tmp/requirements/
 RUN bash /tmp/requirements/install.sh /opt/venv gpu
 
 FROM ${CUDA_IMAGE} AS gpu
@@ -69,7 +69,7 @@ FROM ${PYTHON_IMAGE} AS serve-builder
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
-COPY requirements/build.txt requirements/serve.txt requirements/install.sh /tmp/requirements/
+COPY requirements/build.txt requirements/serve.txt requirements/hnswlib.sh requirements/install.sh /tmp/requirements/
 RUN bash /tmp/requirements/install.sh /opt/venv serve
 
 FROM ${PYTHON_IMAGE} AS serve

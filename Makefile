@@ -12,9 +12,7 @@ FEED := $(patsubst %.jsonl,%,$(patsubst %.gz,%,$(notdir $(ADS))))
 NAME ?= $(if $(filter var/feeds/samples.jsonl.gz,$(ADS)),samples,$(notdir $(patsubst %/,%,$(dir $(abspath $(ADS)))))-$(FEED))
 ENCODER := var/encoders/minilm-int8
 
-# One build for all x86-64 CPUs since 2013: a wheel compiled with -march=native dies by SIGILL on an older one.
-ARCH_FLAGS := $(if $(filter x86_64,$(shell uname -m)),HNSWLIB_NO_NATIVE=1 CXXFLAGS=-march=x86-64-v3)
-PIP_INSTALL = $(ARCH_FLAGS) $(1)/bin/python -m pip install $(if $(CI),-qq) --disable-pip-version-check
+PIP_INSTALL = $(1)/bin/python -m pip install $(if $(CI),-qq) --disable-pip-version-check
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -27,26 +25,26 @@ help: ## This list
 
 # --- environments, one per file in requirements/ -----------------------------------------------------------------
 
-# $(1) directory, $(2) requirements file, $(3) further options. hnswlib is compiled, never taken from a cache that another
-# CPU may have filled; what builds it and this project is locked too, so it is installed beforehand.
+# $(1) directory, $(2) requirements file, $(3) further options. hnswlib is compiled by requirements/hnswlib.sh; what builds
+# it and this project is locked too, so it is installed beforehand.
 define make_venv
 	@echo "Creating $(1) from $(2) …"
 	@$(PYTHON) -m venv --clear $(1)
 	@$(call PIP_INSTALL,$(1)) --require-hashes -r requirements/build.txt
-	@awk '/^hnswlib==/,!/\\$$/' $(2) >$(1)/hnswlib.txt
-	@$(call PIP_INSTALL,$(1)) $(3) --no-cache-dir --no-build-isolation --no-deps -r $(1)/hnswlib.txt
+	@requirements/hnswlib.sh $(1)/bin/python $(2) $(1)/wheels $(3)
+	@$(call PIP_INSTALL,$(1)) --no-deps $(1)/wheels/hnswlib-*.whl
 	@$(call PIP_INSTALL,$(1)) $(3) -r $(2)
 	@$(call PIP_INSTALL,$(1)) --no-build-isolation --no-deps -e .
 	@touch $(1)/.complete
 endef
 
-.venv/.complete: requirements/offline.txt requirements/build.txt
+.venv/.complete: requirements/offline.txt requirements/build.txt requirements/hnswlib.sh
 	$(call make_venv,.venv,$<)
 
-.venv-serve/.complete: requirements/serve.txt requirements/build.txt
+.venv-serve/.complete: requirements/serve.txt requirements/build.txt requirements/hnswlib.sh
 	$(call make_venv,.venv-serve,$<,--require-hashes)
 
-.venv-dev/.complete: requirements/dev.txt requirements/build.txt
+.venv-dev/.complete: requirements/dev.txt requirements/build.txt requirements/hnswlib.sh
 	$(call make_venv,.venv-dev,$<)
 
 # --- the demo -----------------------------------------------------------------------------------------------------

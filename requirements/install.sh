@@ -11,11 +11,7 @@ export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 python3 -m venv "$tools"
 "$tools/bin/pip" install --require-hashes -r "$(dirname "$0")/build.txt"
 
-# hnswlib has no wheel. On x86-64 it is built for CPUs since 2013, not for the one that builds the image.
-if [[ "$(uname -m)" == x86_64 ]]; then export CXXFLAGS=-march=x86-64-v3; fi
-awk '/^hnswlib==/,!/\\$/' "$lock" >"$tools/hnswlib.txt"
-HNSWLIB_NO_NATIVE=1 "$tools/bin/pip" wheel --require-hashes --no-build-isolation --no-deps \
-  --wheel-dir "$tools" -r "$tools/hnswlib.txt"
+bash "$(dirname "$0")/hnswlib.sh" "$tools/bin/python" "$lock" "$tools" --require-hashes
 
 python3 -m venv --without-pip "$venv"
 "$tools/bin/pip" --python "$venv/bin/python" install --no-deps "$tools"/hnswlib-*.whl

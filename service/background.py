@@ -38,12 +38,14 @@ async def attempt_in_background(job: Callable[[], T], *, nice: int = NICE) -> T 
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T | Refusal] = loop.create_future()
 
+    jobs = [job]
+
     def run() -> None:
         with contextlib.suppress(OSError):  # a thread may always be made nicer, but a sandbox may say no
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
-        outcome = _attempt(job)
+        # Neither job nor outcome gets a name here: until this thread is gone, that would keep what they hold in memory.
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            loop.call_soon_threadsafe(_deliver, future, outcome)
+            loop.call_soon_threadsafe(_deliver, future, _attempt(jobs.pop()))
 
     threading.Thread(target=run, name="background").start()
     return await future

@@ -122,7 +122,7 @@ class CanaryGuard:
 
 
 def _most(ratio: float, count: int, ours: int, theirs: int) -> float:
-    """How many of `count` requests may be what `ratio` of them should be, with so many to estimate it from."""
+    """How many of `count` requests may be what `ratio` should be, as estimated from so many requests of both."""
     uncertainty = 1 + (ours / theirs if theirs else 0)
     return count * ratio + DEVIATIONS * math.sqrt(count * ratio * (1 - ratio) * uncertainty)
 

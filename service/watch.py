@@ -15,8 +15,9 @@ from service.settings import Settings
 
 APPLIED_AT_ONCE = frozenset({"release", "canary", "shadow"})
 """Sections that need no restart."""
-LOOK_EVERY_MS = 5_000
-"""The file is looked at this often even where nothing tells of changes, as on some network file systems."""
+LOOK_EVERY_MS = 1_000
+"""The file is looked at this often even where nothing tells of changes: on some network file systems, and before the
+first directory is watched."""
 
 logger = logging.getLogger(__name__)
 

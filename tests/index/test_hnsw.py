@@ -1,5 +1,9 @@
 """Graphs and exact search: the pitfalls of hnswlib that this room must hide."""
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hnswlib
@@ -76,6 +80,27 @@ def test_hnswlib_searches_as_broadly_as_k_asks(graph: HnswGraph):
     assert narrow.tolist() == broad.tolist()
 
 
+def test_asking_for_ef_results_and_taking_the_first_k_is_hnswlibs_own_search_with_that_ef(saved: Path):
+    raw = hnswlib.Index(space="ip", dim=DIM)
+    raw.load_index(str(saved))
+    for ef_search in (10, 37, 200):
+        raw.set_ef(ef_search)
+        labels, distances = raw.knn_query(QUERIES, k=10, num_threads=1)
+        rows, scores = HnswGraph.load(saved, VECTORS, ROWS, ef_search=ef_search).search(QUERIES, 10)
+        assert rows.tolist() == labels.tolist()
+        assert scores.tolist() == (1.0 - distances).tolist()
+
+
+def test_searches_of_different_breadths_side_by_side_are_each_as_broad_as_they_ask(graph: HnswGraph):
+    graph.set_ef_search(200)
+    efforts = (1.0, 0.05)
+    alone = {effort: graph.search(QUERIES, 10, effort=effort)[0].tolist() for effort in efforts}
+    assert alone[1.0] != alone[0.05]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda effort: (effort, graph.search(QUERIES, 10, effort=effort)[0]), efforts * 100))
+    assert all(rows.tolist() == alone[effort] for effort, rows in together)
+
+
 def test_ef_search_survives_save_and_load(graph: HnswGraph, saved: Path):
     """hnswlib itself falls back to 10, at which the answers differ."""
     graph.set_ef_search(300)
@@ -131,3 +156,24 @@ def test_a_truncated_graph_is_refused(saved: Path, tmp_path: Path, size: int):
     (tmp_path / "graph.hnsw").write_bytes(saved.read_bytes()[:size])
     with pytest.raises(ArtifactError, match=r"graph.hnsw: (has \d+ bytes|hnswlib cannot load it)"):
         HnswGraph.load(tmp_path / "graph.hnsw", VECTORS, ROWS, ef_search=10)
+
+
+def test_other_threads_run_while_a_graph_is_loaded(tmp_path: Path):
+    """A load that held the interpreter's lock would stop a service that answers beside it, and here wait for ever.
+
+    Opening a pipe blocks until its other end is opened too, which the main thread does while the load is inside.
+    """
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    code = """
+import contextlib, sys, threading, hnswlib
+graph = hnswlib.Index(space="ip", dim=4)
+def load():
+    with contextlib.suppress(RuntimeError):
+        graph.load_index(sys.argv[1])
+thread = threading.Thread(target=load)
+thread.start()
+open(sys.argv[1], "wb").close()
+thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code, pipe], timeout=60, check=True)

@@ -56,8 +56,12 @@ async def watching(path: Path, **overrides: dict[str, object]) -> AsyncIterator[
             await running
 
 
+def write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 def write(path: Path, name: str, port: int = 1) -> None:
-    path.write_text(TEXT.format(name=name, port=port))
+    write_text(path, TEXT.format(name=name, port=port))
 
 
 def edit_in_place(path: Path, name: str) -> None:
@@ -142,7 +146,7 @@ def test_the_same_content_written_again_is_no_change(config: Path):
 def test_a_bad_file_is_rejected_and_the_next_good_one_applied(config: Path):
     async def scenario() -> None:
         async with watching(config) as (recorder, _):
-            config.write_text("release: {name: b")
+            write_text(config, "release: {name: b")
             await until(lambda: len(recorder.rejected) == 1)
             assert "cannot be read as YAML" in recorder.rejected[0]
             assert str(config) in recorder.rejected[0]
@@ -169,7 +173,7 @@ def test_after_a_rejection_saving_the_file_again_tries_again(config: Path):
 def test_what_overrides_the_file_still_does(config: Path):
     async def scenario() -> None:
         async with watching(config, release={"name": "given"}) as (recorder, _):
-            config.write_text("release: {name: b, encoder: other, index: i}\n")
+            write_text(config, "release: {name: b, encoder: other, index: i}\n")
             await until(lambda: len(recorder.applied) == 1)
             assert (recorder.names, recorder.applied[0].release.encoder) == (["given"], Path("other"))
 
