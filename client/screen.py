@@ -101,6 +101,8 @@ def _label(name: str) -> str:
 def _value(value: object) -> str:
     if isinstance(value, dict):
         return _members(value, ", ")
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return _plain(f"{value:,}" if type(value) is int else str(value))
 
 

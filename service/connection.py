@@ -30,6 +30,8 @@ UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 HEADER_TIMEOUT_S = 10.0
 """How long a request's header may take, and a new connection's first one."""
 MAX_HEADER_BYTES = 65_536
+READ_TIMEOUT_S = 20.0
+"""How long an answer may wait for its client to read on."""
 MAX_HELD_BYTES = 65_536
 """Of requests that were sent before the one in progress was answered; then the client has to wait."""
 MAX_PLAIN_HEAD_BYTES = 4_096
@@ -38,6 +40,7 @@ REST_TIMEOUT_S = 0.1
 
 REQUEST_LINE = b"POST /retrieve HTTP/1.1\r\n"
 _HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+_LENGTH = re.compile(r"[0-9]{1,9}")
 _FIELDS = re.compile(
     rb"^(content-length|x-hlm-caller|x-hlm-release|traceparent|connection|transfer-encoding|expect|upgrade|te|trailer)"
     rb":[ \t]*(.*?)[ \t]*\r$",
@@ -71,7 +74,7 @@ def read_head(head: bytes) -> Head | None:
             return None
         found[key] = value.decode("latin-1")
     length = found.pop("content-length", "")
-    if not (length.isascii() and length.isdigit()) or found.pop("connection", "keep-alive").lower() != "keep-alive":
+    if not _LENGTH.fullmatch(length) or found.pop("connection", "keep-alive").lower() != "keep-alive":
         return None
     known = Head(int(length), *(found.pop(key, None) for key in ("x-hlm-caller", "x-hlm-release", "traceparent")))
     return None if found else known
@@ -90,8 +93,9 @@ class Connection(HttpToolsProtocol):
         self._work: Work | None = None
         self._held = b""
         self._rest_timer: asyncio.TimerHandle | None = None
+        self._read_timer: asyncio.TimerHandle | None = None
         self._header_timer: asyncio.TimerHandle | None = None
-        self._header_bytes = 0
+        self._header_bytes = self._unread_header_bytes = 0
         self._waiting_for_header = True
         self._in_message = False
         self._closes = False
@@ -107,6 +111,7 @@ class Connection(HttpToolsProtocol):
         """Give up the request in progress, if any."""
         self._header_complete()
         self._cancel_rest_timer()
+        self._cancel_read_timer()
         super().connection_lost(exc)
         if self.on_loss is not None:
             self.on_loss()
@@ -118,18 +123,18 @@ class Connection(HttpToolsProtocol):
         if self._held:
             data = self._held + data
             self._held = b""
-        if self._in_progress:
+        if self._in_progress or self.flow.write_paused:  # no further answers for a client that does not read
             self._held = data
             if len(data) > MAX_HELD_BYTES:
                 self.flow.pause_reading()
         elif not self._take_directly(data):
+            self._cancel_rest_timer()
             self._take_generally(data)
 
     # --- the direct way -------------------------------------------------------------------------------------------
 
     def _take_directly(self, data: bytes) -> bool:
         """Start to answer a plain request, or wait for the rest of its body; False where it is something else."""
-        self._cancel_rest_timer()
         if not data.startswith(REQUEST_LINE) or self._in_message or self._header_bytes or self._service.draining:
             return False
         if self.cycle is not None and not self.cycle.response_complete:
@@ -142,8 +147,10 @@ class Connection(HttpToolsProtocol):
         self._header_complete()
         if len(data) < whole:
             self._held = data
-            self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self._give_up_waiting)
+            if self._rest_timer is None:  # set once: a client that drips must not put it off
+                self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self._give_up_waiting)
             return True
+        self._cancel_rest_timer()
         self._held = data[whole:]
         self._in_progress = True
         body, caller = data[end + 4 : whole], head.caller or self._peer
@@ -206,8 +213,19 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()
             self.data_received(b"")
 
+    def pause_writing(self) -> None:
+        """Wait for the client to read, but not for ever."""
+        super().pause_writing()
+        self._read_timer = self.loop.call_later(READ_TIMEOUT_S, self.transport.abort)
+
+    def _cancel_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
     def resume_writing(self) -> None:
         """Go on when the client reads again."""
+        self._cancel_read_timer()
         super().resume_writing()
         self._go_on()
 
@@ -225,12 +243,41 @@ class Connection(HttpToolsProtocol):
 
         The parser would stop at such a header and lose the body (uvicorn #2722); a server may ignore the offer.
         """
-        head, separator, rest = data.partition(b"\r\n\r\n")
-        if separator and UPGRADE.search(head):
-            data = UPGRADE.sub(b"\r\nX-Upgrade:", head) + separator + rest
+        begun = self._in_message
+        if not begun:  # never within a body: it would grow beyond its length, and its end become a request
+            head, separator, rest = data.partition(b"\r\n\r\n")
+            if separator and UPGRADE.search(head):
+                data = UPGRADE.sub(b"\r\nX-Upgrade:", head) + separator + rest
+        waited = begun and self._waiting_for_header
         super().data_received(data)
+        if self._in_message and self._waiting_for_header:
+            self._limit_unread_header(len(data if waited else data.rpartition(b"\r\n\r\n")[2]))
+        if self._header_timer is None and not self._owes_answer() and not self.transport.is_closing():
+            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
+
+    def _limit_unread_header(self, more_bytes: int) -> None:
+        """Limit a field that does not end, of which `on_header` learns nothing."""
+        self._unread_header_bytes += more_bytes
+        if self._unread_header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"the header has more than {MAX_HEADER_BYTES} bytes")
+
+    def _owes_answer(self) -> bool:
+        """Whether it is not the client for whom the connection waits."""
+        return not self._waiting_for_header and self.cycle is not None and not self.cycle.response_complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field, and drop one that follows a chunked body; called by the parser."""
+        self._header_bytes += len(name) + len(value) + len(b": \r\n")
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise ValueError(f"the header has more than {MAX_HEADER_BYTES} bytes")  # ends the parsing with a 400
         if self._waiting_for_header:
-            self._limit_header(len(data))
+            super().on_header(name, value)
+
+    def on_response_complete(self) -> None:
+        """Close where the answer came before the end of the body, which nobody would read."""
+        if not self.pipeline and self.cycle.response_complete and self.cycle.more_body:
+            self.transport.close()
+        super().on_response_complete()
 
     def on_message_begin(self) -> None:
         """Let the request know its connection; called by the parser."""
@@ -246,19 +293,12 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """From here on another request may come; called by the parser."""
         self._in_message = False
+        self._header_bytes = 0
         super().on_message_complete()
-
-    def _limit_header(self, more_bytes: int) -> None:
-        """A header is small and comes at once; what is neither is given up."""
-        self._header_bytes += more_bytes
-        if self._header_bytes > MAX_HEADER_BYTES:
-            self.send_400_response(f"the header has more than {MAX_HEADER_BYTES} bytes")
-        elif self._header_timer is None:
-            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
 
     def _header_complete(self) -> None:
         self._waiting_for_header = False
-        self._header_bytes = 0
+        self._header_bytes = self._unread_header_bytes = 0
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None

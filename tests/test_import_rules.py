@@ -100,3 +100,10 @@ def test_the_wheel_takes_every_room_and_module_along():
     rooms = {f"{room}/**/*.py" for room in ROOMS if room != "benchmarks"}
     modules = {f"{name}.py" for name in (*LEAVES, "hlm")}
     assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | {"export/data/*"}
+
+
+def test_the_image_takes_every_module_along():
+    copied, sent = (ROOT / "Dockerfile").read_text().split(), (ROOT / ".dockerignore").read_text().split()
+    modules = {f"{name}.py" for name in (*LEAVES, "hlm")}
+    assert modules <= set(copied)
+    assert modules <= {name.removeprefix("!") for name in sent}

@@ -108,7 +108,7 @@ def test_status_json_is_the_answer_as_it_came(releases: FakeReleases):
 def test_status_shows_what_a_later_service_may_say_and_nothing_that_a_terminal_would_obey():
     document = {
         "stable": {"name": "s\x1b[2J", "model_version": "m", "index_version": "i", "ads": 54_667},
-        "canary": {"name": "c", "golden": {"overlap": 0.98125, "recall": None}},
+        "canary": {"name": "c", "golden": {"overlap": 0.981242, "recall": None}},
         "last_swap": {"result": "rejected", "release": "bad", "reason": "[red]too long"},
         "loading": None,
     }
@@ -116,7 +116,7 @@ def test_status_shows_what_a_later_service_may_say_and_nothing_that_a_terminal_w
         result = run("status", "--admin-url", service.url)
     assert rows(result) == [
         ["stable", "s�[2J", "m", "i", "ads 54,667"],
-        ["canary", "c", "", "", "golden overlap 0.98125"],
+        ["canary", "c", "", "", "golden overlap 0.9812"],
     ]
     assert "last swap: result rejected, release bad, reason [red]too long" in result.stdout
     assert "loading" not in result.stdout

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import select
+import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import pytest
 
 from tests.e2e.conftest import Server
-from tests.waiting import PATIENCE_S
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.e2e
 
-DRIP_S = 0.05
+DRIP_S = 0.02
 """Between two bytes of a client that drips: less than any limit of the service."""
 GET = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -74,22 +74,15 @@ CLINGING = {
     "drips a header": Clinging(begun=GET[:-2], dripped=ENDLESS),
     "drips its second header": Clinging(answered=GET, begun=GET[:-2], dripped=ENDLESS),
     "stops in a body": Clinging(begun=RETRIEVE[:-5]),
-    "drips a body": Clinging(begun=post(b" " * 1_000)[:-900], dripped=b" " * 899),
+    "drips a body": Clinging(begun=post(b" " * 3_000)[:-2_900], dripped=b" " * 2_899),
     "drips chunks": Clinging(
-        begun=b"POST /retrieve HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", dripped=b"1\r\n \r\n" * 200
+        begun=b"POST /retrieve HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", dripped=b"1\r\n \r\n" * 500
     ),
     "sends an empty line and stops": Clinging(answered=GET, begun=b"\r\n"),
-    "drips empty lines": Clinging(answered=GET, dripped=b"\r\n" * 500),
+    "drips empty lines": Clinging(answered=GET, dripped=b"\r\n" * 1_000),
     "is answered and stops in the body": Clinging(answered=BODY_LEFT_OUT, begun=b"x"),
-    "is answered and drips the body": Clinging(answered=BODY_LEFT_OUT, dripped=b"x" * 1_000),
+    "is answered and drips the body": Clinging(answered=BODY_LEFT_OUT, dripped=b"x" * 3_000),
 }
-HELD = dict.fromkeys(
-    ("sends an empty line and stops", "drips empty lines"),
-    "bytes that begin no message end the keep-alive timer, and no other is started",
-) | dict.fromkeys(
-    ("is answered and stops in the body", "is answered and drips the body"),
-    "the rest of a body ends the keep-alive timer, and no other is started",
-)
 
 
 def is_let_go(server: Server, client: Clinging) -> bool:
@@ -117,28 +110,30 @@ def let_go(attacked: Server) -> dict[str, bool]:
         return dict(zip(CLINGING, outcomes, strict=True))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=HELD[name])] if name in HELD else [])
-        for name in CLINGING
-    ],
-)
+@pytest.mark.parametrize("name", CLINGING)
 def test_a_connection_is_let_go_when_its_client(let_go: dict[str, bool], name: str):
     assert let_go[name]
 
 
-@pytest.mark.xfail(strict=False, reason="nothing limits how long an answer may wait; cut off by luck, see below")
+def is_held(connection: socket.socket) -> bool:
+    """Whether a process, rather than the kernel alone, has the other end; the client would learn of it by reading."""
+    ports = [f":{address[1]:04X}" for address in (connection.getpeername(), connection.getsockname())]
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        fields = line.split()
+        if fields[1].endswith(ports[0]) and fields[2].endswith(ports[1]):
+            return fields[9] != "0"
+    return False
+
+
 def test_a_connection_is_let_go_when_its_client_never_reads(attacked: Server):
     request = post(json.dumps({"query": "drill", "top_k": 1_000, "fields": ["title", "description"]}).encode())
     with connect(attacked) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(1)
         with contextlib.suppress(TimeoutError, ConnectionError):
-            while True:
-                connection.sendall(request * 10)
-        gone = select.poll()
-        gone.register(connection, 0)  # errors and hang-ups alone
-        assert gone.poll(PATIENCE_S * 1e3)
+            for _ in range(2_000):
+                connection.sendall(request)
+        wait_until(lambda: not is_held(connection))
 
 
 def test_five_hundred_silent_connections_keep_nobody_out(attacked: Server):
@@ -162,7 +157,6 @@ def test_a_header_over_the_limit_is_cut_off(attacked: Server, start: bytes, fiel
     assert attacked.client.get("/health/live").status_code == 200
 
 
-@pytest.mark.xfail(strict=True, reason="the parser keeps each field after a chunked body as it does those before it")
 def test_fields_after_a_chunked_body_are_cut_off_at_a_limit(attacked: Server):
     """Each costs twenty times its bytes in memory."""
     with connect(attacked) as connection:
@@ -172,7 +166,6 @@ def test_fields_after_a_chunked_body_are_cut_off_at_a_limit(attacked: Server):
             connection.sendall(b"a: b\r\n" * 4_000_000)
 
 
-@pytest.mark.xfail(strict=False, reason="all that was read with the beginning of a header counts as header")
 def test_small_requests_in_a_row_are_no_long_header(attacked: Server):
     assert converse(attacked, GET * 5_000 + LAST).count(b"HTTP/1.1 200 OK") == 5_001
 
@@ -218,7 +211,6 @@ def test_a_request_whose_end_is_in_doubt_is_refused_and_the_connection_closed(at
     assert answer.count(b"HTTP/1.1") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a body that comes by itself is taken for a header, and made longer")
 def test_no_body_becomes_a_request(attacked: Server):
     """A proxy that shares a connection between its callers would hand the answer to the next of them."""
     smuggled = b"GET /info HTTP/1.1\r\nHost: evil\r\n\r\n"
@@ -230,5 +222,5 @@ def test_no_body_becomes_a_request(attacked: Server):
         connection.sendall(body)
         connection.sendall(LAST)
         answer = b"".join(iter(lambda: connection.recv(65_536), b""))
-    assert [line.split()[1] for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1")] == [b"400", b"200"]
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"400", b"200"]
     assert b'"ready":' not in answer
