@@ -15,14 +15,11 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.errors import BenchmarkError
-from service.settings import Settings
-
-CAN_CACHE = "cache" in Settings.model_fields
 
 
 def cache_of(size_bytes: int) -> Mapping[str, str]:
     """Environment of a server whose embedding cache has this size; 0 turns it off."""
-    return {"HLM_CACHE__EMBEDDING_BYTES": str(size_bytes)} if CAN_CACHE else {}
+    return {"HLM_CACHE__EMBEDDING_BYTES": str(size_bytes)}
 
 
 CACHE_OFF = cache_of(0)
@@ -110,15 +107,15 @@ def serving(args: argparse.Namespace, cores: set[int], settings: Mapping[str, st
 
 
 @contextmanager
-def bare_pipeline(args: argparse.Namespace, core: int) -> Iterator[Bare]:
-    """The bare pipeline on one core, until the block ends.
+def bare_pipeline(args: argparse.Namespace, core: int, *options: str) -> Iterator[Bare]:
+    """The bare pipeline on one core, until the block ends; `options` are those of `benchmarks.bare`.
 
     Raises:
         BenchmarkError: it did not start.
     """
     command = [sys.executable, "-m", "benchmarks.bare", "--encoder", str(args.encoder), "--index", str(args.index)]
     command += ["--queries", str(args.queries)] if args.queries else []
-    command += ["--top-k", str(args.top_k)]
+    command += ["--top-k", str(args.top_k), *options]
     with _confined(command, {core}, {}) as process:
         if process.stdout.readline() != "ready\n":
             raise BenchmarkError("the bare pipeline did not start; its error is above")

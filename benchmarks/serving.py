@@ -7,6 +7,7 @@ another. The embedding cache is off, but for `cached_ms`. Rounds alternate, so t
 ratios are taken within a round, and medians over rounds.
 How to read the last line:
 - p50_ratio_c1: what a lone caller pays over the bare work: p50 at 1 closed-loop client over the bare p50 at batch 1.
+  The service lays its memory in huge pages and the bare loop does not; `p50_ratio_c1_huge_pages` is over one that does.
 - throughput_ratio_best: the better of 32 and 64 closed-loop clients over the bare loop's best batch size.
 - scaling_2_cores: throughput of a server on both cores over that on one, at 64 clients. The generator has to share the
   two cores; the ratio is corrected for the processor time that it burnt, `scaling_2_cores_raw` is not. What two bare
@@ -58,6 +59,8 @@ class Round:
 
     bare: dict[int, dict[str, float]]
     """One core, by batch size."""
+    bare_huge_pages: dict[str, float]
+    """At batch 1, with its memory laid as the service lays its own."""
     bare_both_qps: float
     """Of two bare loops at once, each on a core of its own, at the batch size that was best on one."""
     served: dict[int, Load]
@@ -79,6 +82,7 @@ def ratios(one: Round) -> dict[str, float | None]:
     scaling = one.both_cores.queries_per_second / one.served[SCALING_CLIENTS].queries_per_second
     return {
         "p50_ratio_c1": one.served[1].p50_ms / bare_p50_ms,
+        "p50_ratio_c1_huge_pages": one.served[1].p50_ms / one.bare_huge_pages["p50_ms"],
         "throughput_ratio_best": max(one.served[n].queries_per_second for n in BUSY_CLIENTS) / one.bare_best_qps,
         "scaling_2_cores": scaling * 2 / (2 - one.both_cores.generator_cpus),
         "scaling_2_cores_raw": scaling,
@@ -97,6 +101,7 @@ class Bench:
         self._both_cores = stack.enter_context(serving(args, set(self._cores), CACHE_OFF))
         self._caching = stack.enter_context(serving(args, {server_core}, {}))
         self._bare = stack.enter_context(bare_pipeline(args, server_core))
+        self._huge_pages = stack.enter_context(bare_pipeline(args, server_core, "--huge-pages"))
         self._other_bare = stack.enter_context(bare_pipeline(args, client_core))
         os.sched_setaffinity(0, {client_core})
         queries = read_queries(args.queries)
@@ -119,6 +124,7 @@ class Bench:
         served = {clients: self._closed(self._server, clients) for clients in CLIENTS}
         return Round(
             bare=bare,
+            bare_huge_pages=_bare_results([self._huge_pages], 1, self._seconds)[0],
             bare_both_qps=sum(one["queries_per_second"] for one in both),
             served=served,
             half_load=self._half_load(max(served[n].queries_per_second for n in BUSY_CLIENTS), seed),
@@ -206,6 +212,7 @@ def _report(rounds: list[Round], args: argparse.Namespace) -> None:
         table.add_column(heading, justify="right" if heading else "left")
     for batch_size in BARE_BATCH_SIZES:
         table.add_row(f"bare loop, batch {batch_size}", *_cells([one.bare[batch_size] for one in rounds]))
+    table.add_row("bare loop, batch 1, huge pages", *_cells([one.bare_huge_pages for one in rounds]))
     table.add_row("bare loops, one on each of two cores", _cell([one.bare_both_qps for one in rounds], 0))
     for clients in CLIENTS:
         table.add_row(f"served, {clients} clients", *_cells([asdict(one.served[clients]) for one in rounds]))

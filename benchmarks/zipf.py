@@ -25,7 +25,7 @@ from benchmarks.http_load import Load, request_bytes, run_load
 from benchmarks.open_load import OpenLoad
 from benchmarks.open_loop import run_open_loop
 from benchmarks.queries import read_queries
-from benchmarks.servers import CAN_CACHE, Server, add_arguments, cache_of, serving, two_cores
+from benchmarks.servers import Server, add_arguments, cache_of, serving, two_cores
 from benchmarks.skew import AOL_SHARES, Law, Replay, fit_law
 from benchmarks.tables import wide_console
 from terminal import progress
@@ -115,7 +115,7 @@ def main() -> None:
     queries = read_queries(args.queries)
     with ExitStack() as stack:
         subjects = []
-        for size_mib in args.cache_mib if CAN_CACHE else [0]:
+        for size_mib in args.cache_mib:
             server = stack.enter_context(serving(args, {server_core}, cache_of(size_mib * 2**20)))
             replay = Replay(queries, law, args.seed)
             requests = (request_bytes(query, args.top_k, TIMEOUT_MS) for query in replay.stream())

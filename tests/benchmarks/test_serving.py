@@ -17,6 +17,7 @@ def bare(queries_per_second: float, p50_ms: float) -> dict[str, float]:
 def test_ratios_relate_the_service_to_the_bare_loop_and_two_cores_to_one():
     one = Round(
         bare={1: bare(500, 2.0), 8: bare(800, 10.0), 32: bare(700, 40.0)},
+        bare_huge_pages={"queries_per_second": 800, "p50_ms": 1.25, "p99_ms": 2.0},
         bare_both_qps=1_500,
         served={1: served(400, p50_ms=2.3), 8: served(650), 32: served(720), 64: served(700)},
         half_load=load_of([0.004] * 98 + [0.006] * 2, [200] * 100, seconds=1),
