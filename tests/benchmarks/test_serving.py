@@ -27,6 +27,7 @@ def test_ratios_relate_the_service_to_the_bare_loop_and_two_cores_to_one():
     assert ratios(one) == pytest.approx(
         {
             "p50_ratio_c1": 1.15,
+            "p50_ratio_c1_huge_pages": 1.84,
             "throughput_ratio_best": 0.9,
             "scaling_2_cores": 2.0,  # 1.7 with 1.7 of the 2 cores
             "scaling_2_cores_raw": 1.7,
