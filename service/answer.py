@@ -49,7 +49,7 @@ def to_json(
     """Serialise one answer; `service.schemas.RetrieveResponse` documents its form."""
     return _DOCUMENT % (
         orjson.dumps(request_id or request.request_id or new_request_id()),
-        _versions(release),
+        _versions(release.name, release.model_version, release.index_version),
         _ads(hits, columns),
         orjson.dumps(_coverage(request, hits, steps)),
         b"true" if cached else b"false",
@@ -68,9 +68,9 @@ _DOCUMENT = (
 
 
 @lru_cache(maxsize=8)
-def _versions(release: Release) -> bytes:
-    names = {"release": release.name, "model_version": release.model_version, "index_version": release.index_version}
-    return orjson.dumps(names)[1:-1]
+def _versions(name: str, model_version: str, index_version: str) -> bytes:
+    """By its names and not by the release, which a cache would keep in memory."""
+    return orjson.dumps({"release": name, "model_version": model_version, "index_version": index_version})[1:-1]
 
 
 def coverage_reason(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> str | None:
