@@ -1,12 +1,12 @@
 """What the low lane costs those who cannot wait: single requests at half load, with `/retrieve/batch` busy and idle.
 
-What it measures: p99 of `POST /retrieve` under Poisson arrivals at a share of the server's capacity, counted from the
-intended send (`benchmarks/open_loop.py`), while two callers keep the low lane full and while none does; and how many
-queries the low lane answers beside that load.
-How: the server has one core, generator and callers another. A round measures both sides on one server, one after the
-other, in an order that alternates; the ratio is taken within the round, and the median over rounds.
-How to read it: `p99_ratio` is at most 1.10 if the lane keeps its promise; `low_lane_qps` is what it finds time for.
-`--variants` compares ways to make a thread give way, for docs/experiments.md, "low lane".
+What it measures: p99 of `POST /retrieve` under Poisson arrivals at half of the server's capacity, counted from the
+moment at which a request was due, while two callers keep the low lane full and while none does; and how many queries
+the low lane answers beside that load. The embedding cache is off.
+How: the server has one core, generator and callers another. Each round measures both sides, one after the other, in an
+order that alternates; the ratio is taken within the round, and the median over rounds.
+How to read the last line: p99_ratio is at most 1.10 if the lane keeps its promise; low_lane_qps is what it finds time
+for beside the single requests.
 """
 
 import argparse
@@ -16,155 +16,112 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from itertools import cycle
-from pathlib import Path
 from statistics import median
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from artifacts.errors import HlmError
 from benchmarks.errors import BenchmarkError
 from benchmarks.http_load import request_bytes, run_load
-from benchmarks.open_loop import OpenLoad, run_open_loop
+from benchmarks.open_load import OpenLoad
+from benchmarks.open_loop import run_open_loop
 from benchmarks.queries import read_queries
+from benchmarks.servers import CACHE_OFF, Server, add_arguments, serving, two_cores
+from benchmarks.tables import wide_console
+from terminal import progress
 
 TIMEOUT_MS = 10_000
 """No request may fail by its deadline here: this is about delay."""
+HALF = 0.5
 CALLERS = 2
-CONNECTIONS = 64
-
-_NORMAL = "import service.low_lane as lane; lane.lower_own_priority = lambda: None\n"
-_NICE = (
-    "import os, threading, service.low_lane as lane\n"
-    "lane.lower_own_priority = lambda: os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)\n"
-)
-_SWITCH = "import sys; sys.setswitchinterval(0.0005)\n"
-_NO_BREATH = "import service.offline_retriever as offline; offline.breathe = lambda: None\n"
-VARIANTS = {
-    "as it is": "",
-    "without breathing": _NO_BREATH,
-    "switch interval 0.5 ms": _SWITCH,
-    "nice 19": _NICE,
-    "normal priority": _NORMAL,
-    "normal priority, switch interval 0.5 ms": _NORMAL + _SWITCH,
-}
-"""What is done to the server before it starts."""
+CONNECTIONS = 512
+OFFLINE_QUERIES = 'hlm_offline_queries_total{outcome="ok"}'
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """One round: single requests beside an empty and beside a full lane."""
+class Round:
+    """Single requests beside an empty lane, and beside a full one."""
 
     empty: OpenLoad
     full: OpenLoad
     low_lane_qps: float
+    """Beside the single requests."""
 
     @property
     def p99_ratio(self) -> float:
-        """How much longer the slowest hundredth takes beside a full lane."""
+        """How many times as long the slowest hundredth takes beside a full lane."""
         return self.full.latency_ms(99) / self.empty.latency_ms(99)
 
 
-def main() -> None:
-    """Measure, print the card, and the figures as JSON on the last line."""
-    args = _arguments()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise BenchmarkError("needs two cores: one for the server, one for the clients")
-    os.sched_setaffinity(0, {cores[1]})
-    names = list(VARIANTS) if args.variants else list(VARIANTS)[:1]
-    pairs: dict[str, list[Pair]] = {name: [] for name in names}
-    for number in range(args.rounds):
-        for name in names:
-            with _server(args, cores[0], VARIANTS[name]) as port:
-                args.rate = args.rate or _capacity(args, port) * args.load
-                pairs[name].append(_pair(args, port, number))
-    _report(pairs, args)
+class Bench:
+    """The server under measurement, and one round of both sides."""
 
+    def __init__(self, stack: ExitStack, args: argparse.Namespace) -> None:
+        server_core, client_core = two_cores()
+        self._server = stack.enter_context(serving(args, {server_core}, CACHE_OFF))
+        os.sched_setaffinity(0, {client_core})
+        self._queries = read_queries(args.queries)
+        self._requests = cycle([request_bytes(query, args.top_k, TIMEOUT_MS) for query in self._queries])
+        self._top_k: int = args.top_k
+        self._seconds: float = args.seconds
+        run_load(self._server.port, self._requests, clients=8, seconds=1)
+        self.rate: float = args.rate or HALF * self._capacity()
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", type=Path, required=True)
-    parser.add_argument("--index", type=Path, required=True)
-    parser.add_argument(
-        "--queries", type=Path, help="query_id<TAB>text with a header line; default: those of the export"
-    )
-    parser.add_argument("--top-k", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    parser.add_argument("--load", type=float, default=0.5, help="share of the capacity that single requests take")
-    parser.add_argument("--rate", type=float, help="single requests a second, instead of a share of the capacity")
-    parser.add_argument("--variants", action="store_true", help="compare ways to give way")
-    return parser.parse_args()
+    def round(self, number: int) -> Round:
+        """Both sides with the same arrivals; odd rounds begin with the full lane."""
+        if number % 2:
+            full, low_lane_qps = self._full(number)
+            return Round(self._single(number), full, low_lane_qps)
+        empty = self._single(number)
+        return Round(empty, *self._full(number))
+
+    def _capacity(self) -> float:
+        """Single requests a second."""
+        return run_load(self._server.port, self._requests, clients=32, seconds=self._seconds / 2).queries_per_second
+
+    def _single(self, seed: int) -> OpenLoad:
+        load = run_open_loop(
+            self._server.port,
+            self._requests,
+            rate=self.rate,
+            seconds=self._seconds,
+            seed=seed,
+            connections=CONNECTIONS,
+        )
+        if load.share(200) < 1:
+            raise BenchmarkError(f"{1 - load.share(200):.1%} of the single requests failed")
+        return load
+
+    def _full(self, seed: int) -> tuple[OpenLoad, float]:
+        with callers(self._server, self._queries, self._top_k):
+            before, started = self._server.metrics()[OFFLINE_QUERIES], time.perf_counter()
+            load = self._single(seed)
+            answered = self._server.metrics()[OFFLINE_QUERIES] - before
+            return load, answered / (time.perf_counter() - started)
 
 
 @contextmanager
-def _server(args: argparse.Namespace, core: int, prelude: str) -> Iterator[int]:
-    """The service on one core, changed by a few lines of Python; yields its port."""
-    options = ["serve", "--name", "bench", "--port", "0", "--encoder", str(args.encoder), "--index", str(args.index)]
-    code = f"{prelude}import sys, hlm; sys.argv = ['hlm', *{options!r}]; hlm.main()"
-    command = ["taskset", "-c", str(core), sys.executable, "-c", code]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "HLM_SERVER__LOG_LEVEL": "warning"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+def callers(server: Server, queries: list[str], top_k: int) -> Iterator[None]:
+    """Keep the low lane full during the block, from processes that give way to the generator."""
+    body = orjson.dumps({"queries": queries[:1_000], "top_k": top_k}).decode()
+    code = f"from benchmarks.low_lane import call_forever; call_forever({server.port}, {body!r}.encode())"
+    before = server.metrics()[OFFLINE_QUERIES]
+    processes = [subprocess.Popen(["nice", "-n", "19", sys.executable, "-c", code]) for _ in range(CALLERS)]
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if "http://" not in line:
-            raise BenchmarkError("the server did not start; its error is above")
-        yield int(line.split("http://")[1].split(":")[1])
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _requests(args: argparse.Namespace) -> Iterator[bytes]:
-    return cycle([request_bytes(query, args.top_k, TIMEOUT_MS) for query in read_queries(args.queries)])
-
-
-def _capacity(args: argparse.Namespace, port: int) -> float:
-    """Single requests a second that the server can answer, with its lane empty."""
-    run_load(port, _requests(args), clients=8, seconds=1)
-    return run_load(port, _requests(args), clients=32, seconds=args.seconds / 2).queries_per_second
-
-
-def _pair(args: argparse.Namespace, port: int, number: int) -> Pair:
-    run_load(port, _requests(args), clients=8, seconds=1)
-    if number % 2:
-        full, low_lane_qps = _full(args, port, number)
-        return Pair(_single(args, port, number), full, low_lane_qps)
-    empty = _single(args, port, number)
-    return Pair(empty, *_full(args, port, number))
-
-
-def _single(args: argparse.Namespace, port: int, seed: int) -> OpenLoad:
-    load = run_open_loop(
-        port, _requests(args), rate=args.rate, seconds=args.seconds, seed=seed, connections=CONNECTIONS
-    )
-    if load.share(200) < 1:
-        raise BenchmarkError(f"{1 - load.share(200):.1%} of the single requests failed")
-    return load
-
-
-def _full(args: argparse.Namespace, port: int, seed: int) -> tuple[OpenLoad, float]:
-    """Single requests, and the low lane's queries a second, while callers keep the lane full."""
-    queries = orjson.dumps({"queries": read_queries(args.queries)[:1_000], "top_k": args.top_k}).decode()
-    code = f"from benchmarks.low_lane import call_forever; call_forever({port}, {queries!r}.encode())"
-    callers = [subprocess.Popen(["nice", "-n", "19", sys.executable, "-c", code]) for _ in range(CALLERS)]
-    try:
-        while _answered_offline(port) == 0:
+        while server.metrics()[OFFLINE_QUERIES] == before:
+            if any(process.poll() is not None for process in processes):
+                raise BenchmarkError("a caller of /retrieve/batch ended; its error is above")
             time.sleep(0.05)
-        before, started = _answered_offline(port), time.perf_counter()
-        load = _single(args, port, seed)
-        return load, (_answered_offline(port) - before) / (time.perf_counter() - started)
+        yield
     finally:
-        for caller in callers:
-            caller.kill()
-            caller.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def call_forever(port: int, body: bytes) -> None:
@@ -179,28 +136,41 @@ def call_forever(port: int, body: bytes) -> None:
             pass
 
 
-def _answered_offline(port: int) -> float:
-    connection = HTTPConnection("127.0.0.1", port)
-    connection.request("GET", "/metrics")
-    page = connection.getresponse().read().decode()
-    connection.close()
-    return float(page.split('hlm_offline_queries_total{outcome="ok"} ')[1].split("\n")[0])
+def main() -> None:
+    """Measure, print the card, and the figures as JSON on the last line."""
+    args = _arguments()
+    with ExitStack() as stack:
+        bench = Bench(stack, args)
+        advance = stack.enter_context(progress("Measuring", args.rounds, "rounds"))
+        rounds = []
+        for number in range(args.rounds):
+            rounds.append(bench.round(number))
+            advance(1)
+    _report(rounds, bench.rate, args.top_k)
 
 
-def _report(pairs: dict[str, list[Pair]], args: argparse.Namespace) -> None:
-    title = f"One core, {args.rate:.0f} single requests a second, top_k {args.top_k}, medians of {args.rounds} rounds"
-    table = Table(title=f"{title} (least – most)")
-    for heading in ("", "p50 ms, empty", "full", "p99 ms, empty", "full", "p99 ratio", "low lane, queries/s"):
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    parser.add_argument("--rate", type=float, help="single requests a second, instead of half the capacity")
+    return parser.parse_args()
+
+
+def _report(rounds: list[Round], rate: float, top_k: int) -> None:
+    table = Table(
+        title=f"One core, {rate:.0f} single requests a second, top_k {top_k}, medians of {len(rounds)} rounds"
+    )
+    for heading in ("(least – most)", "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(heading, justify="right" if heading else "left")
-    for name, found in pairs.items():
-        columns = [[getattr(one, side).latency_ms(p) for one in found] for p in (50, 99) for side in ("empty", "full")]
-        columns.append([one.p99_ratio for one in found])
-        table.add_row(name, *map(_cell, columns), f"{median(one.low_lane_qps for one in found):.0f}")
-    Console().print(table)
-    first = next(iter(pairs.values()))
+    for side in ("empty", "full"):
+        loads: list[OpenLoad] = [getattr(one, side) for one in rounds]
+        table.add_row(f"low lane {side}", *(_cell([load.latency_ms(p) for load in loads]) for p in (50, 90, 99)))
+    wide_console().print(table)
     figures = {
-        "p99_ratio": round(median(one.p99_ratio for one in first), 3),
-        "low_lane_qps": round(median(one.low_lane_qps for one in first), 1),
+        "p99_ratio": round(median(one.p99_ratio for one in rounds), 3),
+        "low_lane_qps": round(median(one.low_lane_qps for one in rounds), 1),
     }
     print(json.dumps(figures))
 

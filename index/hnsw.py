@@ -6,9 +6,6 @@ dimension, answer a `k` above the number of ads, answer when the graph cannot re
 
 import logging
 import struct
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -42,7 +39,7 @@ class HnswGraph:
         self._graph.set_num_threads(1)  # searches run side by side already; a thread pool a call would only cost
         self._vectors = vectors
         self._rows = rows
-        self._breadth = _Breadth(graph)
+        self._graph.set_ef(1)  # `search` asks for as many as it wants looked at instead
         self._ef_search = DEFAULT_EF_SEARCH
 
     @classmethod
@@ -103,45 +100,20 @@ class HnswGraph:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and scores, each (n, min(k, ad count)) in falling score; `effort` is the share of `ef_search` to spend.
 
-        hnswlib searches with the larger of `ef` and k, so any k is answered. It raises where it found fewer than k:
-        without deleted elements that means that the graph's start is connected to fewer, where no `ef` can help; then
-        every vector is compared.
+        hnswlib keeps one `ef` a graph, which searches of different breadths would have to take turns with: a request
+        could wait for a search at idle priority that has no core. But it searches with the larger of `ef` and k, and
+        finds its best k in any case, so asking for `ef` results and taking the first k is the same search. It raises
+        where it found fewer than it was asked for: without deleted elements that means that the graph's start is
+        connected to fewer, where no `ef` can help; then every vector is compared.
         """
         k = min(k, len(self._rows))
+        breadth = min(max(round(self._ef_search * effort), k), len(self._rows))
         try:
-            with self._breadth.of(round(self._ef_search * effort)):
-                labels, distances = self._graph.knn_query(embeddings, k=k, num_threads=1)
+            labels, distances = self._graph.knn_query(embeddings, k=breadth, num_threads=1)
         except RuntimeError as error:
             logger.warning("a graph of %d ads was scanned instead of searched: %s", len(self._rows), error)
             return exact_top_k(embeddings, self._vectors, k, rows=self._rows)
-        return labels.astype(np.int64), 1.0 - distances
-
-
-class _Breadth:
-    """hnswlib keeps one `ef` a graph: searches of one breadth run side by side, those of different ones take turns."""
-
-    def __init__(self, graph: hnswlib.Index) -> None:
-        self._graph = graph
-        self._changed = threading.Condition()
-        self._ef = 0
-        self._searching = 0
-
-    @contextmanager
-    def of(self, ef: int) -> Iterator[None]:
-        """Hold the graph at this `ef` during the block."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ef == ef or not self._searching)
-            if self._ef != ef:
-                self._graph.set_ef(ef)
-                self._ef = ef
-            self._searching += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._searching -= 1
-                if not self._searching:
-                    self._changed.notify_all()
+        return labels[:, :k].astype(np.int64), 1.0 - distances[:, :k]
 
 
 def _check_header(path: Path, *, dim: int, ad_count: int) -> None:

@@ -6,10 +6,12 @@ Each step of `overload.steps` is in force from its own pressure on, so the order
 configured; what cannot make it at all (pressure above one) is refused at once.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from service.errors import Overloaded
+from service.schedule import Forecast
 
 StepName = Literal["smaller_ef_search", "cached_only"]
 
@@ -39,7 +41,10 @@ class Margin:
         self._deviation = 0.0
 
     def learn(self, predicted_s: float, actual_s: float) -> None:
-        """Take one answered request into account."""
+        """Take one request into account: answered, served at once or not, or given up at its deadline.
+
+        Those that were served at once as well, since after a stall there may be no others to learn from.
+        """
         error = actual_s - predicted_s
         self._deviation += GAIN_OF_DEVIATION * (abs(error - self._mean) - self._deviation)
         self._mean += GAIN_OF_MEAN * (error - self._mean)
@@ -57,24 +62,28 @@ class Admission:
         self._steps = sorted(steps, key=lambda step: step.at_pressure)
         self.margin = Margin()
 
-    def admit(self, predicted_s: float, budget_s: float, *, cached: bool) -> tuple[StepName, ...]:
-        """Decide on one request that will not be served at once.
+    def admit(self, forecast: Forecast, budget_s: float, *, cached: bool) -> tuple[StepName, ...]:
+        """Decide on one request.
 
         An idle service answers as it can, whatever was predicted: so a prediction gone wrong refuses nothing for long.
 
         Args:
-            predicted_s: seconds until its answer would be there.
-            budget_s: seconds until it is worth nothing; positive.
+            forecast: what it would find.
+            budget_s: seconds until its answer is worth nothing.
             cached: whether it needs no encoding.
 
         Returns:
             The steps in force, in their order; none where it will get a full answer.
 
         Raises:
-            Overloaded: it would be late, or only cached answers are given now.
+            Overloaded: it would be late, too many are waiting, or only cached answers are given now.
         """
-        waiting_s = predicted_s + self.margin.seconds
-        pressure = waiting_s / budget_s
+        if forecast.full:
+            raise Overloaded("too many queries are waiting already", forecast.predicted_s)
+        if forecast.idle:
+            return ()
+        waiting_s = forecast.predicted_s + self.margin.seconds
+        pressure = waiting_s / budget_s if budget_s > 0 else math.inf
         if pressure > 1:
             raise Overloaded("the answer would come too late", waiting_s)
         steps = tuple(step.name for step in self._steps if pressure >= step.at_pressure)

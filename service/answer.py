@@ -68,9 +68,10 @@ _DOCUMENT = (
 
 
 @lru_cache(maxsize=8)
-def _versions(name: str, model_version: str, index_version: str) -> bytes:
-    """By its names and not by the release, which a cache would keep in memory."""
-    return orjson.dumps({"release": name, "model_version": model_version, "index_version": index_version})[1:-1]
+def _versions(release: str, model_version: str, index_version: str) -> bytes:
+    """By names: with the release itself as its key, this cache would keep it in memory."""
+    names = {"release": release, "model_version": model_version, "index_version": index_version}
+    return orjson.dumps(names)[1:-1]
 
 
 def coverage_reason(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> str | None:

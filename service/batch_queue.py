@@ -10,8 +10,8 @@ gathered by then the queries of like length go together. The caller whose turn i
 query, whatever its length: so nobody starves, and a caller that floods the queue delays itself.
 """
 
-from collections import deque
-from collections.abc import Collection, Hashable, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -57,7 +57,7 @@ docs/experiments.md, "batch forming".
 """
 
 SCANNED_PER_PLACE = 8
-"""How many waiting queries are looked at for each place in a batch, which bounds the work under the lock."""
+"""How many queries that are still waited for are looked at for each place in a batch, which bounds the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +133,15 @@ class BatchQueue(Generic[W]):
             encoding: keys that a running batch is encoding; their queries wait for that embedding.
         """
         batch: list[W] = []
+        turns: dict[Hashable, None] = {}
         longest = encoded = 0
-        latest = now + least_s
-        for waiting, item in self._by_turns(self._policy.max_batch_size * SCANNED_PER_PLACE):
-            if item.abandoned or item.deadline <= latest:
-                self._remove(waiting, item)
-                continue
+        for waiting, item in islice(self._by_turns(now + least_s), self._policy.max_batch_size * SCANNED_PER_PLACE):
             if item.tokens and item.key in encoding:
                 continue
             if batch and not self._fits(batch[0], encoded, longest, item):
                 continue
+            if waiting[0] is item:
+                turns[item.caller] = None
             self._remove(waiting, item)
             batch.append(item)
             if item.tokens:
@@ -150,23 +149,28 @@ class BatchQueue(Generic[W]):
                 longest = max(longest, item.tokens)
             if len(batch) == self._policy.max_batch_size:
                 break
-        self._end_turn([item.caller for item in batch])
+        self._end_turns(turns, batch)
         return batch
 
-    def _by_turns(self, most: int) -> Iterator[tuple[deque[W], W]]:
-        """One query of each caller, then a second of each, …; those that are passed over keep their places."""
-        lines = [(waiting, iter(list(islice(waiting, most)))) for waiting in self._callers.values()]
-        looked_at = 0
-        while lines and looked_at < most:
+    def _by_turns(self, latest: float) -> Iterator[tuple[deque[W], W]]:
+        """One query of each caller, then a second of each, …; they may be removed meanwhile."""
+        lines = [(waiting, self._waited_for(waiting, latest)) for waiting in self._callers.values()]
+        while lines:
             going_on = []
             for waiting, line in lines:
                 item = next(line, None)
-                if item is None:
-                    continue
-                going_on.append((waiting, line))
-                looked_at += 1
-                yield waiting, item
+                if item is not None:
+                    going_on.append((waiting, line))
+                    yield waiting, item
             lines = going_on
+
+    def _waited_for(self, waiting: deque[W], latest: float) -> Iterator[W]:
+        """The queries of one caller; those that are in vain are dropped on the way and use up no turn."""
+        for item in list(waiting):
+            if item.abandoned or item.deadline <= latest:
+                self._remove(waiting, item)
+            else:
+                yield item
 
     def _fits(self, leader: W, encoded: int, longest: int, item: W) -> bool:
         """Whether a query may join: same group, and the padding that it gets, or gives to the others, is small."""
@@ -184,12 +188,14 @@ class BatchQueue(Generic[W]):
         self._count -= 1
         self._tokens -= item.tokens
 
-    def _end_turn(self, served: list[Hashable]) -> None:
-        """Send those who were served to the end of the round; forget those who have nothing left."""
-        for caller in dict.fromkeys(served):
-            waiting = self._callers.pop(caller)
-            if waiting:
-                self._callers[caller] = waiting
+    def _end_turns(self, turns: Collection[Hashable], batch: Sequence[W]) -> None:
+        """Send those whose oldest query was taken to the end, those who got least first; forget who has nothing left.
+
+        Who got something while its oldest was passed over keeps its place: its turn to lead comes all the same.
+        """
+        taken = Counter(item.caller for item in batch)
+        for caller in sorted(turns, key=taken.__getitem__):
+            self._callers[caller] = self._callers.pop(caller)
         for caller in [caller for caller, waiting in self._callers.items() if not waiting]:
             del self._callers[caller]
 
@@ -200,4 +206,4 @@ class BatchQueue(Generic[W]):
         for waiting in self._callers.values():
             for item in [item for item in waiting if item.abandoned or item.deadline <= now]:
                 self._remove(waiting, item)
-        self._end_turn([])
+        self._end_turns([], [])

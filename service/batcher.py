@@ -18,13 +18,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
-from service.batch_queue import BatchPolicy, BatchQueue
-from service.cost import BatchCost, CostModel
+from service.batch_queue import BatchPolicy
+from service.cost import BatchCost
 from service.errors import DeadlineExceeded, PipelineError, RequestError
-
-TYPICAL_TOKENS = 8
-"""Of a query that is not tokenised yet: queries have five words."""
-GAIN_OF_BATCH_SIZE = 0.1
+from service.schedule import Batch, Forecast, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -84,18 +81,6 @@ class Ticket(Generic[Item, Result]):
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a newcomer would find."""
-
-    full: bool
-    """Its caller's share of the queue is used up."""
-    idle: bool
-    """It would be served at once."""
-    predicted_s: float
-    """Seconds until its answer."""
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerState:
     """What a worker is doing."""
 
@@ -105,18 +90,11 @@ class WorkerState:
     """When it started its batch, in seconds of `perf_counter`; None while it waits for one."""
 
 
-@dataclass(slots=True, eq=False)
-class _Batch(Generic[Item, Result]):
-    tickets: list[Ticket[Item, Result]]
-    started_at: float
-    predicted_s: float
-
-
 class _Worker(Generic[Item, Result]):
     """A thread and its batch."""
 
     def __init__(self, name: str, work: "Callable[[_Worker[Item, Result]], None]") -> None:
-        self.batch: _Batch[Item, Result] | None = None
+        self.batch: Batch[Ticket[Item, Result]] | None = None
         self.retired = False
         self.thread = threading.Thread(target=work, args=(self,), name=name, daemon=True)
 
@@ -143,34 +121,30 @@ class MicroBatcher(Generic[Item, Result]):
             on_batch: hears of each run that succeeded, when its outcomes are on their way; from several threads.
         """
         self._run = run
-        self._policy = policy
-        self._queue: BatchQueue[Ticket[Item, Result]] = BatchQueue(policy)
+        self._schedule: Schedule[Ticket[Item, Result]] = Schedule(policy, workers)
         self._changed = threading.Condition()
         self._stopping = False
-        self._cost = CostModel()
-        self._batch_size = 1.0
         self._run_alone_on_loop = run_alone_on_loop
         self._on_batch = on_batch
-        self._on_loop: _Batch[Item, Result] | None = None
         self._numbers = itertools.count()
         self._workers = [self._new_worker() for _ in range(workers)]
 
     @property
     def queued(self) -> int:
         """Items that wait for a worker."""
-        return len(self._queue)
+        return len(self._schedule)
 
     @property
     def oldest_s(self) -> float:
         """For how long the next item has been waiting; 0 when there is none."""
         with self._changed:
-            oldest = self._queue.oldest()
+            oldest = self._schedule.oldest()
         return perf_counter() - oldest.submitted_at if oldest else 0.0
 
     @property
     def running_batches(self) -> int:
         """Batches that are being run."""
-        return len(self._running())
+        return self._schedule.running
 
     @property
     def alive(self) -> bool:
@@ -193,11 +167,14 @@ class MicroBatcher(Generic[Item, Result]):
             [worker] = [worker for worker in self._workers if worker.thread.name == name]
             worker.retired = True
             batch, worker.batch = worker.batch, None
+            if batch is not None:
+                self._schedule.ended(batch)
             self._workers[self._workers.index(worker)] = fresh = self._new_worker()
             fresh.thread.start()
+            self._changed.notify_all()  # lest it be the retired one that is told of the next item
         if batch is not None:
-            failed = [PipelineError("the worker that ran this query is stuck")] * len(batch.tickets)
-            self._loop.call_soon_threadsafe(_deliver, batch.tickets, failed)
+            failed = [PipelineError("the worker that ran this query is stuck")] * len(batch.items)
+            self._loop.call_soon_threadsafe(_deliver, batch.items, failed)
 
     def start(self) -> None:
         """Start the workers; called on the event loop that will hear of the outcomes."""
@@ -216,23 +193,12 @@ class MicroBatcher(Generic[Item, Result]):
     def learn(self, cost: BatchCost) -> None:
         """Take what a batch cost into account when the next ones are predicted."""
         with self._changed:
-            self._cost.learn(cost)
+            self._schedule.learn(cost)
 
     def forecast(self, caller: Hashable, *, cached: bool) -> Forecast:
         """What a newcomer of this caller would find now."""
         with self._changed:
-            now = perf_counter()
-            running = self._running()
-            own_s = self._cost.batch_s(1, 0 if cached else TYPICAL_TOKENS)
-            if not running and not len(self._queue):
-                return Forecast(full=False, idle=True, predicted_s=own_s)
-            ahead = self._queue.ahead_of(caller)
-            left_s = sum(max(0.0, batch.started_at + batch.predicted_s - now) for batch in running)
-            batch_size = max(self._batch_size, min(ahead.count, self._policy.max_batch_size) / 2)
-            backlog_s = self._cost.backlog_s(ahead.count, ahead.tokens, batch_size)
-            idle = not ahead.count and len(running) < len(self._workers)
-            waiting_s = 0.0 if idle else (left_s + backlog_s) / len(self._workers)
-            return Forecast(self._queue.full(caller, now), idle, waiting_s + own_s)
+            return self._schedule.forecast(caller, perf_counter(), cached=cached)
 
     def submit(
         self, item: Item, *, deadline: float, on_done: "Callable[[Result | RequestError], None]"
@@ -250,8 +216,8 @@ class MicroBatcher(Generic[Item, Result]):
         """
         ticket: Ticket[Item, Result] = Ticket(item, deadline, on_done, item.tokens, item.caller, item.group, item.key)
         with self._changed:
-            alone = self._run_alone_on_loop and not len(self._queue) and not self._running()
-            self._queue.put(ticket)
+            alone = self._run_alone_on_loop and not len(self._schedule) and not self._schedule.running
+            self._schedule.put(ticket)
             if not alone:
                 self._changed.notify()
         if alone:
@@ -268,58 +234,47 @@ class MicroBatcher(Generic[Item, Result]):
     def _new_worker(self) -> _Worker[Item, Result]:
         return _Worker(f"batch-worker-{next(self._numbers)}", self._work)
 
-    def _running(self) -> list[_Batch[Item, Result]]:
-        batches = [worker.batch for worker in self._workers if worker.batch is not None]
-        return [*batches, self._on_loop] if self._on_loop is not None else batches
-
-    def _take(self) -> _Batch[Item, Result] | None:
-        """The next batch, if any; the caller holds the lock."""
-        now = perf_counter()
-        count = min(len(self._queue), self._policy.max_batch_size)
-        if not count:
-            return None
-        least_s = self._cost.batch_s(1, 1) if count == 1 else self._cost.batch_s(count, TYPICAL_TOKENS * count)
-        running = self._running()
-        encoding = {ticket.key for batch in running for ticket in batch.tickets if ticket.tokens} - {None}
-        tickets = self._queue.take(now, least_s=least_s, encoding=encoding)
-        if not tickets:
-            return None
-        lengths = [ticket.tokens for ticket in tickets if ticket.tokens]
-        self._batch_size += GAIN_OF_BATCH_SIZE * (len(tickets) - self._batch_size)
-        return _Batch(tickets, now, self._cost.batch_s(len(tickets), max(lengths, default=0) * len(lengths)))
-
     def _work_on_loop(self, lone: Ticket[Item, Result]) -> None:
         """Run a lone item here; where company has come meanwhile, leave all of them to a worker."""
         with self._changed:
-            alone = len(self._queue) == 1 and not self._running()
-            batch = self._on_loop = self._take() if alone else None
+            alone = len(self._schedule) == 1 and not self._schedule.running
+            batch = self._schedule.take(perf_counter()) if alone else None
             if not alone:
                 self._changed.notify()
         if batch is None:
             self._arm(lone)
             return
-        outcomes, costs = self._outcomes(batch.tickets)
-        self._on_loop = None
-        _deliver(batch.tickets, outcomes)
+        outcomes, costs = self._outcomes(batch.items)
+        with self._changed:
+            self._schedule.ended(batch)
+        _deliver(batch.items, outcomes)
         self._report(costs)
 
     def _work(self, worker: _Worker[Item, Result]) -> None:
-        while True:
+        while (batch := self._next_batch(worker)) is not None:
+            outcomes, costs = self._outcomes(batch.items)
             with self._changed:
-                while (batch := self._take()) is None:
-                    if worker.retired or (self._stopping and not len(self._queue)):
-                        return
-                    self._changed.wait()
-                worker.batch = batch
-            outcomes, costs = self._outcomes(batch.tickets)
-            with self._changed:
+                if worker.retired:  # its batch was answered meanwhile, and what it cost tells of the fault alone
+                    return
                 worker.batch = None
-                if len(self._queue):  # those that waited for an embedding of this batch
+                self._schedule.ended(batch)
+                if len(self._schedule):  # those that waited for an embedding of this batch
                     self._changed.notify_all()
-            self._loop.call_soon_threadsafe(_deliver, batch.tickets, outcomes)
+            self._loop.call_soon_threadsafe(_deliver, batch.items, outcomes)
             self._report(costs)
-            if worker.retired:
-                return
+            del batch, outcomes  # nothing of a release is to be held while the next batch is awaited
+
+    def _next_batch(self, worker: _Worker[Item, Result]) -> Batch[Ticket[Item, Result]] | None:
+        """Wait for it; None where the worker is to end."""
+        with self._changed:
+            while not worker.retired:
+                if (batch := self._schedule.take(perf_counter())) is not None:
+                    worker.batch = batch
+                    return batch
+                if self._stopping and not len(self._schedule):
+                    break
+                self._changed.wait()
+        return None
 
     def _outcomes(self, batch: list[Ticket[Item, Result]]) -> "tuple[list[Result | RequestError], list[BatchCost]]":
         """Run a batch; where it fails, halve it until the failing items stand alone, so that no other suffers."""

@@ -32,6 +32,7 @@ HEADER_TIMEOUT_S = 10.0
 MAX_HEADER_BYTES = 65_536
 MAX_HELD_BYTES = 65_536
 """Of requests that were sent before the one in progress was answered; then the client has to wait."""
+MAX_PLAIN_HEAD_BYTES = 4_096
 REST_TIMEOUT_S = 0.1
 """For the rest of a body that came in part; after it the general way takes over, with its own limits."""
 
@@ -56,7 +57,11 @@ class Head:
 
 @lru_cache(maxsize=1_024)  # a client's headers hardly change, and to parse them costs more than to look them up
 def read_head(head: bytes) -> Head | None:
-    """Read the header fields of a `POST /retrieve`, each ended by CRLF; None for what must go the general way."""
+    """Read the header fields of a `POST /retrieve`, each ended by CRLF; None for what must go the general way.
+
+    Args:
+        head: at most `MAX_PLAIN_HEAD_BYTES`, since they are remembered.
+    """
     if _HEAD.fullmatch(head) is None:
         return None
     found: dict[str, str] = {}
@@ -130,7 +135,7 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             return False
         end = data.find(b"\r\n\r\n")
-        head = read_head(data[len(REQUEST_LINE) : end + 2]) if end >= 0 else None
+        head = read_head(data[len(REQUEST_LINE) : end + 2]) if 0 <= end < MAX_PLAIN_HEAD_BYTES else None
         if head is None or head.content_length > self._service.settings.limits.max_body_bytes:
             return False
         whole = end + 4 + head.content_length

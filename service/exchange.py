@@ -46,7 +46,7 @@ class Exchange:
     steps: tuple[StepName, ...] = ()
     """How the answer was made cheaper."""
     predicted_s: float | None = None
-    """Until the answer, from `tokenized_at` on; None where it was served at once."""
+    """Until the answer, from `tokenized_at` on; None where the result was cached."""
     tokenized_at: float = 0.0
     """When it was queued, in seconds of `perf_counter`."""
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from service.errors import Overloaded
 
 HOLDS_S = 0.002
-"""For so long, what was refused is refused again: a few queries are answered in it, so nothing much can have changed."""
+"""For so long, what was refused is refused again: only a few queries are answered in it."""
 TOLERANCE_MS = 1
 """What was left of the refused one's budget when it was refused is a little less than it had given."""
 MOST_CALLERS = 10_000

@@ -16,7 +16,7 @@ from service.admission import Admission
 from service.answer import is_complete, new_request_id, to_json
 from service.batcher import MicroBatcher, Ticket
 from service.cache import EmbeddingCache, EmbeddingKey, ResultCache, ResultKey
-from service.errors import DeadlineExceeded, Overloaded, PipelineError, RequestError
+from service.errors import ClientGone, DeadlineExceeded, Overloaded, PipelineError, RequestError
 from service.exchange import Exchange, OnDone, Origin, Watcher
 from service.metrics import Metrics, StageTimes
 from service.pipeline import Found, Query, columns_of
@@ -139,23 +139,20 @@ class Retriever:
         return embedding
 
     def _admit(self, exchange: Exchange, deadline: float) -> None:
-        """Refuse what would come too late; an idle service tries, whatever was predicted."""
-        caller = exchange.origin.caller
+        """Refuse what would come too late, and decide how much is spent on what is admitted."""
+        caller, now = exchange.origin.caller, perf_counter()
         forecast = self._batcher.forecast(caller, cached=exchange.cached)
-        if forecast.full:
-            raise Overloaded("too many queries are waiting already", forecast.predicted_s)
         exchange.predicted_s = forecast.predicted_s
-        if forecast.idle:
-            return
-        now = perf_counter()
         try:
-            exchange.steps = self._admission.admit(forecast.predicted_s, deadline - now, cached=exchange.cached)
+            exchange.steps = self._admission.admit(forecast, deadline - now, cached=exchange.cached)
         except Overloaded as refusal:
             if refusal.predicted_wait_s > deadline - now or not self._embeddings.enabled:
                 self._refusals.remember(caller, now, deadline - now, refusal)
             raise
 
     def _finish(self, exchange: Exchange, outcome: Found | RequestError) -> None:
+        if exchange.predicted_s is not None and not isinstance(outcome, PipelineError | ClientGone):
+            self._admission.margin.learn(exchange.predicted_s, perf_counter() - exchange.tokenized_at)
         if isinstance(outcome, RequestError):
             self._refuse(exchange, outcome)
             return
@@ -196,8 +193,6 @@ class Retriever:
         """What is to be kept of an answer, once it is on its way."""
         request, release, steps = exchange.request, exchange.release, exchange.steps
         assert request is not None and release is not None  # noqa: PT018 - as above
-        if exchange.predicted_s is not None:
-            self._admission.margin.learn(exchange.predicted_s, perf_counter() - exchange.tokenized_at)
         if self._results.enabled and not steps and found.embedding is not None:
             self._results.put(ResultKey(release, exchange.text, request.top_k), found.hits)
         self._metrics.answered(times, complete=is_complete(request, found.hits, steps), steps=steps)

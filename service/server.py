@@ -1,11 +1,10 @@
 """Runs the service: listen, load, answer, drain, stop."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -19,11 +18,12 @@ from service.app import create_app
 from service.connection import Connection
 from service.listener import bind, url_of
 from service.logs import configure_logging, log_loop_exception
-from service.release import Release
 from service.service import Service
 from service.settings import load_settings
 from service.watch import ConfigWatch
 
+RETRY_S = 0.5
+"""Before connections are accepted again that could not be."""
 LAST_REQUESTS_S = 0.2
 """Between the end of listening and the closing of connections that have no request in progress."""
 
@@ -77,11 +77,11 @@ async def _run(server: "DrainingServer", service: Service, listener: socket.sock
         async with admin_listener(service.settings.server, service.releases):
             await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
-                release = await loading
+                await loading
                 if watch is not None:
                     watching = asyncio.create_task(watch.run())
                 if not server.should_exit:  # a signal may end it before the release is loaded
-                    _announce(release, listener)
+                    _announce(service, listener)
             await serving
     except HlmError:
         server.should_exit = True
@@ -103,6 +103,7 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._accepting: set[asyncio.Task[object]] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is uvicorn's
         """Take a signal; called between two byte codes of whatever runs."""
@@ -125,6 +126,13 @@ class DrainingServer(uvicorn.Server):
     def _stop_accepting(self) -> None:
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. uvicorn itself would have uvloop accept one connection a turn, and a burst wait for many turns."""
+        await super().startup(sockets=[])
+        for listener in sockets or ():
+            listener.setblocking(False)
+            self._listen(listener)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close, and lose no request that a client could send.
 
@@ -132,29 +140,44 @@ class DrainingServer(uvicorn.Server):
         those whose first request is still on its way; with either a request is lost that was already sent. One that
         was accepted a moment ago is not on uvicorn's list yet, and would keep the process until its time is up.
         """
-        pending = [connection for listener in sockets or () for connection in _accept_pending(listener)]
-        for server in self.servers:
-            server.close()
-        for connection in pending:
-            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        for listener in sockets or ():
+            asyncio.get_running_loop().remove_reader(listener)
+            self._accept_waiting(listener)
+            listener.close()
+        if self._accepting:
+            await asyncio.wait(self._accepting)
         await asyncio.sleep(LAST_REQUESTS_S)
-        await super().shutdown(sockets)
+        await super().shutdown()
+
+    def _accept_waiting(self, listener: socket.socket) -> None:
+        """Take all connections that wait to be accepted."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                task = loop.create_task(loop.connect_accepted_socket(self._make_protocol, connection))
+                self._accepting.add(task)
+                task.add_done_callback(self._accepting.discard)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # most likely too many open files
+            logger.exception("connections cannot be accepted (%s); trying again in %g s", error.strerror, RETRY_S)
+            loop.remove_reader(listener)
+            loop.call_later(RETRY_S, self._listen, listener)
+
+    def _listen(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:  # not closed meanwhile
+            asyncio.get_running_loop().add_reader(listener, self._accept_waiting, listener)
 
     def _make_protocol(self) -> asyncio.Protocol:
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def _accept_pending(listener: socket.socket) -> Iterator[socket.socket]:
-    """The connections that wait to be accepted; the listener does not block, as the event loop has it as well."""
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            connection, _ = listener.accept()
-            connection.setblocking(False)
-            yield connection
-
-
-def _announce(release: Release, listener: socket.socket) -> None:
+def _announce(service: Service, listener: socket.socket) -> None:
+    release = service.release
+    assert release is not None
     url = url_of(listener)
     print(  # noqa: T201 - what the person who started it wants to see
         f"Serving release {release.name} on {url}: {release.ad_index.manifest.ad_count:,} ads, "

@@ -91,8 +91,10 @@ class Service:
         """Why a request is refused without a look at more of it than its time budget; None where it is not."""
         return self._retriever.shed(body, caller)
 
-    async def start(self) -> Release:
+    async def start(self) -> None:
         """Load, verify and warm up the release beside the running event loop, then take requests.
+
+        Gives no release back: whoever started this would keep the first one in memory for good.
 
         Raises:
             HlmError: the release cannot be served.
@@ -106,7 +108,6 @@ class Service:
         gc.collect()
         gc.freeze()  # what a release consists of stays: later collections need not walk it
         self._started = True
-        return release
 
     async def stop(self) -> None:
         """Finish what is queued and end all parts."""

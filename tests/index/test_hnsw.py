@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hnswlib
@@ -77,6 +78,27 @@ def test_hnswlib_searches_as_broadly_as_k_asks(graph: HnswGraph):
     graph.set_ef_search(200)
     broad, _ = graph.search(QUERIES, 200)
     assert narrow.tolist() == broad.tolist()
+
+
+def test_asking_for_ef_results_and_taking_the_first_k_is_hnswlibs_own_search_with_that_ef(saved: Path):
+    raw = hnswlib.Index(space="ip", dim=DIM)
+    raw.load_index(str(saved))
+    for ef_search in (10, 37, 200):
+        raw.set_ef(ef_search)
+        labels, distances = raw.knn_query(QUERIES, k=10, num_threads=1)
+        rows, scores = HnswGraph.load(saved, VECTORS, ROWS, ef_search=ef_search).search(QUERIES, 10)
+        assert rows.tolist() == labels.tolist()
+        assert scores.tolist() == (1.0 - distances).tolist()
+
+
+def test_searches_of_different_breadths_side_by_side_are_each_as_broad_as_they_ask(graph: HnswGraph):
+    graph.set_ef_search(200)
+    efforts = (1.0, 0.05)
+    alone = {effort: graph.search(QUERIES, 10, effort=effort)[0].tolist() for effort in efforts}
+    assert alone[1.0] != alone[0.05]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda effort: (effort, graph.search(QUERIES, 10, effort=effort)[0]), efforts * 100))
+    assert all(rows.tolist() == alone[effort] for effort, rows in together)
 
 
 def test_ef_search_survives_save_and_load(graph: HnswGraph, saved: Path):
