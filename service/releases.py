@@ -280,14 +280,8 @@ class Releases:
         self._last_swap = swap
         self._metrics.releases.swapped(swap.result, swap.seconds)
         level = logging.ERROR if swap.result == "rejected" else logging.INFO
-        logger.log(
-            level,
-            "release %s as %s: %s%s",
-            swap.release,
-            swap.role,
-            swap.result,
-            f": {swap.reason}" if swap.reason else "",
-        )
+        what = "settings" if swap.release is None else f"release {swap.release} as {swap.role}"
+        logger.log(level, "%s: %s%s", what, swap.result, f": {swap.reason}" if swap.reason else "")
         return swap
 
     def _describe(self, role: str, loaded: Loaded) -> dict[str, object]:
