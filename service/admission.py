@@ -19,6 +19,7 @@ GAIN_OF_MEAN = 1 / 8
 GAIN_OF_DEVIATION = 1 / 4
 DEVIATIONS = 4
 """How far predictions were off, and the margin for it: the estimator of TCP's retransmission timer, RFC 6298."""
+LEAST_PREDICTED_S = 1e-4
 
 
 class Step(Protocol):
@@ -34,7 +35,11 @@ class Step(Protocol):
 
 
 class Margin:
-    """How much longer than predicted answers take, learned from those that were given."""
+    """How much longer than predicted answers take, learned from those that were given.
+
+    A wait is the sum of many batches, so the error grows like the root of it; with one margin for all, a caller who
+    floods the queue, and waits for long, would have those refused who wait for a short time.
+    """
 
     def __init__(self) -> None:
         self._mean = 0.0
@@ -45,14 +50,17 @@ class Margin:
 
         Those that were served at once as well, since after a stall there may be no others to learn from.
         """
-        error = actual_s - predicted_s
+        error = (actual_s - predicted_s) / _root(predicted_s)
         self._deviation += GAIN_OF_DEVIATION * (abs(error - self._mean) - self._deviation)
         self._mean += GAIN_OF_MEAN * (error - self._mean)
 
-    @property
-    def seconds(self) -> float:
-        """To be added to a prediction so that few answers are later; never negative."""
-        return max(0.0, self._mean + DEVIATIONS * self._deviation)
+    def of(self, predicted_s: float) -> float:
+        """Seconds to be added to a prediction so that few answers are later; never negative."""
+        return max(0.0, self._mean + DEVIATIONS * self._deviation) * _root(predicted_s)
+
+
+def _root(predicted_s: float) -> float:
+    return math.sqrt(max(predicted_s, LEAST_PREDICTED_S))
 
 
 class Admission:
@@ -82,7 +90,7 @@ class Admission:
             raise Overloaded("too many queries are waiting already", forecast.predicted_s)
         if forecast.idle:
             return ()
-        waiting_s = forecast.predicted_s + self.margin.seconds
+        waiting_s = forecast.predicted_s + self.margin.of(forecast.predicted_s)
         pressure = waiting_s / budget_s if budget_s > 0 else math.inf
         if pressure > 1:
             raise Overloaded("the answer would come too late", waiting_s)

@@ -136,11 +136,14 @@ class BatchQueue(Generic[W]):
             return self._take_only(now + least_s, encoding)
         batch: list[W] = []
         turns: dict[Hashable, None] = {}
+        passed_over: set[tuple[Hashable, Hashable, int]] = set()
         longest = encoded = 0
         for waiting, item in islice(self._by_turns(now + least_s), self._policy.max_batch_size * SCANNED_PER_PLACE):
             if item.tokens and item.key in encoding:
                 continue
             if batch and not self._fits(batch[0], encoded, longest, item):
+                passed_over.add((item.caller, item.group, item.tokens))
+            if (item.caller, item.group, item.tokens) in passed_over:  # those of one length keep their order
                 continue
             if waiting[0] is item:
                 turns[item.caller] = None

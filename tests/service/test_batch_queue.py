@@ -64,6 +64,15 @@ def test_an_odd_query_waits_only_until_it_is_the_oldest():
     assert queue.take(NOW) == [odd]
 
 
+def test_queries_of_one_length_keep_their_order_when_the_batch_grows_longer():
+    """The second of 14 would fit once that of 13 is in; the first did not fit before."""
+    lengths = [11, 14, 13, 14]
+    queries = [Query(tokens=tokens) for tokens in lengths]
+    queue = queue_of(*queries)
+    assert queue.take(NOW) == [queries[0], queries[2]]
+    assert queue.take(NOW) == [queries[1], queries[3]]
+
+
 def test_a_query_longer_than_the_token_limit_goes_alone():
     long, short = Query(tokens=500), Query(tokens=4)
     queue = queue_of(long, short, tokens=64)
