@@ -157,6 +157,7 @@ class Connection(HttpToolsProtocol):
         refusal = self._service.shed(body, caller) if head.traceparent is None else None
         if refusal is not None:
             self._reply(refusal)
+            self._service.pacer.refused(self.loop)
             return True
         origin = Origin(caller, perf_counter(), head.release, head.traceparent)
         work = self._service.handle(body, origin, self._reply)

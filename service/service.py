@@ -15,6 +15,7 @@ from service.low_lane import LowLane
 from service.metrics import Metrics
 from service.monitor import RecallMonitor
 from service.offline_retriever import OfflineRetriever
+from service.pacing import Pacer
 from service.pipeline import Found, Query, make_pipeline, measure_costs
 from service.probe import Probe
 from service.release import Release
@@ -42,6 +43,7 @@ class Service:
         """
         self.settings = settings
         self.metrics = Metrics()
+        self.pacer = Pacer()
         self.draining = False
         loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size)
         self.releases = Releases(settings, self.metrics, loader.load)
