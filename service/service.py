@@ -131,7 +131,7 @@ class Service:
             make_pipeline(embeddings),
             BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size),
             workers,
-            run_alone_on_loop=workers == 1,
+            run_few_on_loop=workers == 1,
             on_batch=self._batch_ran,
         )
 
