@@ -49,7 +49,7 @@ def to_json(
     """Serialise one answer; `service.schemas.RetrieveResponse` documents its form."""
     return _DOCUMENT % (
         orjson.dumps(request_id or request.request_id or new_request_id()),
-        _versions(release),
+        _versions(release.name, release.model_version, release.index_version),
         _ads(hits, columns),
         orjson.dumps(_coverage(request, hits, steps)),
         b"true" if cached else b"false",
@@ -68,8 +68,8 @@ _DOCUMENT = (
 
 
 @lru_cache(maxsize=8)
-def _versions(release: Release) -> bytes:
-    names = {"release": release.name, "model_version": release.model_version, "index_version": release.index_version}
+def _versions(release: str, model_version: str, index_version: str) -> bytes:  # the release itself would be kept
+    names = {"release": release, "model_version": model_version, "index_version": index_version}
     return orjson.dumps(names)[1:-1]
 
 
