@@ -37,15 +37,16 @@ async def attempt_in_background(job: Callable[[], T], *, nice: int = NICE) -> T 
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T | Refusal] = loop.create_future()
-
-    jobs = [job]
+    # The thread keeps what it takes out of neither list: being nice, it may end long after its outcome is known, and
+    # what was loaded, or was there before, must be free to go by then.
+    jobs, outcomes = [job], list[T | Refusal]()
 
     def run() -> None:
         with contextlib.suppress(OSError):  # a thread may always be made nicer, but a sandbox may say no
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
-        # Neither job nor outcome gets a name here: until this thread is gone, that would keep what they hold in memory.
+        outcomes.append(_attempt(jobs.pop()))
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            loop.call_soon_threadsafe(_deliver, future, _attempt(jobs.pop()))
+            loop.call_soon_threadsafe(_deliver, future, outcomes)
 
     threading.Thread(target=run, name="background").start()
     return await future
@@ -61,6 +62,7 @@ def _attempt(job: Callable[[], T]) -> T | Refusal:
         return Refusal(f"{type(error).__name__}: {error}", type(error))
 
 
-def _deliver(future: "asyncio.Future[T | Refusal]", outcome: T | Refusal) -> None:
+def _deliver(future: "asyncio.Future[T | Refusal]", outcomes: list[T | Refusal]) -> None:
+    outcome = outcomes.pop()
     if not future.done():
         future.set_result(outcome)

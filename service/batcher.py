@@ -280,18 +280,25 @@ class MicroBatcher(Generic[Item, Result]):
             self._loop.call_soon(self._poll)
 
     def _work(self, worker: _Worker[Item, Result]) -> None:
-        while (batch := self._next_batch(worker)) is not None:
-            outcomes, costs = self._outcomes(batch.items)
-            with self._changed:
-                if worker.retired:  # its batch was answered meanwhile, and what it cost tells of the fault alone
-                    return
-                worker.batch = None
-                self._schedule.ended(batch)
-                if len(self._schedule):  # those that waited for an embedding of this batch
-                    self._changed.notify_all()
-            self._loop.call_soon_threadsafe(_deliver, batch.items, outcomes)
-            self._report(costs)
-            del batch, outcomes  # nothing of a release is to be held while the next batch is awaited
+        while self._work_once(worker):  # a batch is no variable here: an idle worker would keep its release in memory
+            pass
+
+    def _work_once(self, worker: _Worker[Item, Result]) -> bool:
+        """Run a batch; False where the worker is to end."""
+        batch = self._next_batch(worker)
+        if batch is None:
+            return False
+        outcomes, costs = self._outcomes(batch.items)
+        with self._changed:
+            if worker.retired:  # its batch was answered meanwhile, and what it cost tells of the fault alone
+                return False
+            worker.batch = None
+            self._schedule.ended(batch)
+            if len(self._schedule):  # those that waited for an embedding of this batch
+                self._changed.notify_all()
+        self._loop.call_soon_threadsafe(_deliver, batch.items, outcomes)
+        self._report(costs)
+        return True
 
     def _next_batch(self, worker: _Worker[Item, Result]) -> Batch[Ticket[Item, Result]] | None:
         """Wait for it; None where the worker is to end."""
