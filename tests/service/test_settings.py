@@ -1,11 +1,13 @@
 """Settings: sources, precedence, messages, and the page that documents them."""
 
+import json
 import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from service.errors import StartupError
 from service.settings import Settings, load_settings, read_request_log_key
@@ -117,6 +119,13 @@ def documented_settings() -> dict[str, tuple[str, str]]:
     return {name: (default, description) for name, default, description in rows}
 
 
+def shown(field: FieldInfo) -> object:
+    """A default, as one writes it in the file."""
+    if not isinstance(field.default, tuple):
+        return field.default
+    return json.dumps([one.model_dump() for one in field.default]).replace('"', "")
+
+
 def actual_settings() -> dict[str, tuple[str, str]]:
     found = {}
     for section, outer in Settings.model_fields.items():
@@ -125,7 +134,7 @@ def actual_settings() -> dict[str, tuple[str, str]]:
         assert isinstance(model, type)
         assert issubclass(model, BaseModel)
         for name, field in model.model_fields.items():
-            default = "required" if field.is_required() else "none" if field.default is None else f"`{field.default}`"
+            default = "required" if field.is_required() else "none" if field.default is None else f"`{shown(field)}`"
             found[f"{section}.{name}"] = (default, field.description or "")
     return found
 
