@@ -91,7 +91,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         if name == b"content-length" and (len(value) > MOST_LENGTH_DIGITS or int(value) > max_bytes):
             announced = value[:MOST_LENGTH_DIGITS].decode() + "…" * (len(value) > MOST_LENGTH_DIGITS)
             raise BodyTooLargeError(f"the body has {announced} bytes; at most {max_bytes} are read")
-    body = b""
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             while True:
@@ -102,7 +102,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
                 if len(body) > max_bytes:
                     raise BodyTooLargeError(f"the body has more than the {max_bytes} bytes that are read at most")
                 if not message.get("more_body", False):
-                    return body
+                    return bytes(body)
     except TimeoutError as error:
         raise SlowBodyError(f"only {len(body)} bytes came within {BODY_TIMEOUT_S:g} s") from error
 
