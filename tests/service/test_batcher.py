@@ -1,37 +1,61 @@
 """The batcher with real threads and a real loop; a gate in place of slow work, so that nothing sleeps."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import pytest
 
 from service.batch_queue import BatchPolicy
-from service.batcher import MicroBatcher
-from service.errors import DeadlineExceeded, Overloaded, PipelineError
+from service.batcher import MicroBatcher, Ticket
+from service.cost import BatchCost
+from service.errors import ClientGone, DeadlineExceeded, PipelineError, RequestError
+from service.schedule import Forecast
+from tests.waiting import wait_until
 
 FAR = 3600.0
 
 
+@dataclass(frozen=True)
+class Number:
+    """An item."""
+
+    value: int
+    group: str = "release"
+    key: str | None = None
+    caller: str = "caller"
+    tokens: int = 1
+
+
+Batcher = MicroBatcher[Number, int]
+Work = Ticket[Number, int]
+
+
 class Doubler:
-    """Doubles numbers, fails on 13, waits at its gate, and remembers each batch it was given."""
+    """Doubles numbers, fails on 13, waits at its gate, and remembers each batch it was given and where it ran."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.threads: list[threading.Thread] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
 
-    def __call__(self, items: Sequence[int]) -> list[int]:
-        self.batches.append(list(items))
+    def __call__(self, items: Sequence[Number]) -> tuple[list[int], BatchCost]:
+        values = [item.value for item in items]
+        self.batches.append(values)
+        self.threads.append(threading.current_thread())
         self.entered.set()
         assert self.gate.wait(timeout=30)
-        if 13 in items:
+        if 13 in values:
             raise ValueError("unlucky")
-        return [item * 2 for item in items]
+        return [value * 2 for value in values], BatchCost([1] * len(items), 0.5, len(items), 0.25)
 
     def close(self) -> None:
         self.gate.clear()
@@ -40,9 +64,13 @@ class Doubler:
 
 @asynccontextmanager
 async def batcher_of(
-    run: Callable[[Sequence[int]], list[int]], *, bound: int = 100
-) -> AsyncIterator[MicroBatcher[int, int]]:
-    batcher: MicroBatcher[int, int] = MicroBatcher(run, BatchPolicy(8, 1_000, bound), workers=1)
+    run: Callable[[Sequence[Number]], tuple[list[int], BatchCost]],
+    *,
+    bound: int = 100,
+    workers: int = 1,
+    **options: Any,
+) -> AsyncIterator[Batcher]:
+    batcher: Batcher = MicroBatcher(run, BatchPolicy(8, 1_000, bound), workers, **options)
     batcher.start()
     try:
         yield batcher
@@ -50,14 +78,23 @@ async def batcher_of(
         await batcher.stop()
 
 
-def submit(batcher: MicroBatcher[int, int], item: int, seconds: float = FAR) -> "asyncio.Future[int]":
-    return batcher.submit(item, tokens=1, deadline=perf_counter() + seconds)
+def ticket_for(
+    batcher: Batcher, item: int | Number, seconds: float = FAR
+) -> "tuple[Work, asyncio.Future[int | RequestError]]":
+    future: asyncio.Future[int | RequestError] = asyncio.get_running_loop().create_future()
+    number = Number(item) if isinstance(item, int) else item
+    return batcher.submit(number, deadline=perf_counter() + seconds, on_done=future.set_result), future
 
 
-async def occupy(batcher: MicroBatcher[int, int], run: Doubler) -> "asyncio.Future[int]":
-    """Have the only worker stand at the gate with item 0."""
+def submit(batcher: Batcher, item: int | Number, seconds: float = FAR) -> "asyncio.Future[int | RequestError]":
+    """The outcome to be; a second outcome would be an error of the future's."""
+    return ticket_for(batcher, item, seconds)[1]
+
+
+async def occupy(batcher: Batcher, run: Doubler, item: int = 0) -> "asyncio.Future[int | RequestError]":
+    """Have a worker stand at the gate."""
     run.close()
-    first = submit(batcher, 0)
+    first = submit(batcher, item)
     assert await asyncio.to_thread(run.entered.wait, 30)
     return first
 
@@ -94,7 +131,7 @@ async def test_a_failing_item_fails_alone():
         first = await occupy(batcher, run)
         futures = [submit(batcher, item) for item in (1, 13, 2, 3)]
         run.gate.set()
-        outcomes = await asyncio.gather(first, *futures, return_exceptions=True)
+        outcomes = await asyncio.gather(first, *futures)
         assert outcomes[:2] == [0, 2]
         assert outcomes[3:] == [4, 6]
         assert isinstance(outcomes[2], PipelineError)
@@ -104,8 +141,7 @@ async def test_a_failing_item_fails_alone():
 @run_async
 async def test_the_worker_survives_failures():
     async with batcher_of(Doubler()) as batcher:
-        with pytest.raises(PipelineError):
-            await submit(batcher, 13)
+        assert isinstance(await submit(batcher, 13), PipelineError)
         assert batcher.alive
         assert await submit(batcher, 4) == 8
 
@@ -115,10 +151,11 @@ async def test_an_abandoned_item_is_never_run():
     run = Doubler()
     async with batcher_of(run) as batcher:
         first = await occupy(batcher, run)
-        abandoned, kept = submit(batcher, 7), submit(batcher, 8)
-        abandoned.cancel()
+        (ticket, abandoned), kept = ticket_for(batcher, 7), submit(batcher, 8)
+        ticket.resolve(ClientGone("the connection was closed"))
         run.gate.set()
         assert await asyncio.gather(first, kept) == [0, 16]
+        assert isinstance(await abandoned, ClientGone)
         assert run.batches == [[0], [8]]
 
 
@@ -127,8 +164,7 @@ async def test_the_deadline_answers_even_while_the_worker_is_stuck_and_the_item_
     run = Doubler()
     async with batcher_of(run) as batcher:
         first = await occupy(batcher, run)
-        with pytest.raises(DeadlineExceeded):
-            await submit(batcher, 7, seconds=0.001)
+        assert isinstance(await submit(batcher, 7, seconds=0.001), DeadlineExceeded)
         run.gate.set()
         assert await first == 0
         assert await submit(batcher, 8) == 16
@@ -136,25 +172,11 @@ async def test_the_deadline_answers_even_while_the_worker_is_stuck_and_the_item_
 
 
 @run_async
-async def test_refuses_when_the_queue_is_full_and_admits_again_when_it_has_drained():
-    run = Doubler()
-    async with batcher_of(run, bound=2) as batcher:
-        first = await occupy(batcher, run)
-        waiting = [submit(batcher, item) for item in (1, 2)]
-        with pytest.raises(Overloaded) as refusal:
-            batcher.admit()
-        assert refusal.value.retry_after_s is not None
-        assert refusal.value.retry_after_s >= 1
-        run.gate.set()
-        await asyncio.gather(first, *waiting)
-        batcher.admit()
-
-
-@run_async
 async def test_a_wrong_number_of_results_fails_everyone_clearly():
-    async with batcher_of(lambda items: [1] * (len(items) + 1)) as batcher:
-        with pytest.raises(PipelineError, match="ValueError"):
-            await submit(batcher, 1)
+    async with batcher_of(lambda items: ([1] * (len(items) + 1), BatchCost([1], 0, 1, 0))) as batcher:
+        outcome = await submit(batcher, 1)
+        assert isinstance(outcome, PipelineError)
+        assert "ValueError" in str(outcome)
 
 
 @run_async
@@ -168,3 +190,213 @@ async def test_stopping_finishes_what_is_queued():
         run.gate.set()
         await stopping
         assert (await first, await second) == (0, 10)
+
+
+# --- what there is to know ------------------------------------------------------------------------------------------
+
+
+@run_async
+async def test_a_forecast_is_idle_then_busy_then_full_and_idle_again():
+    run = Doubler()
+    async with batcher_of(run, bound=4) as batcher:
+        assert batcher.forecast("caller", cached=False).idle
+        first = await occupy(batcher, run)
+        assert not batcher.forecast("caller", cached=False).idle
+        waiting = [submit(batcher, item) for item in (1, 2)]
+        assert batcher.forecast("caller", cached=False).full
+        assert not batcher.forecast("another", cached=False).full
+        run.gate.set()
+        await asyncio.gather(first, *waiting)
+        forecast = await asyncio.to_thread(lambda: wait_for_idle(batcher))
+        assert forecast.idle
+        assert not forecast.full
+
+
+def wait_for_idle(batcher: Batcher) -> Forecast:
+    """The worker reports its outcomes a moment before it takes note that it is idle, or after."""
+    wait_until(lambda: batcher.running_batches == 0)
+    return batcher.forecast("caller", cached=False)
+
+
+@run_async
+async def test_what_batches_cost_is_learned_and_told():
+    told: list[BatchCost] = []
+    async with batcher_of(Doubler(), on_batch=told.append) as batcher:
+        batcher.learn(BatchCost([1], 0.5, 1, 0.25))
+        assert batcher.forecast("caller", cached=True).predicted_s == pytest.approx(0.25)
+        await submit(batcher, 1)
+        await asyncio.to_thread(wait_until, lambda: len(told) == 1)
+        assert told == [BatchCost([1], 0.5, 1, 0.25)]
+        assert batcher.forecast("caller", cached=False).predicted_s > 0.75
+
+
+@run_async
+async def test_only_the_parts_of_a_failed_batch_that_ran_are_learned():
+    run, told = Doubler(), list[BatchCost]()
+    async with batcher_of(run, on_batch=told.append) as batcher:
+        first = await occupy(batcher, run)
+        others = [submit(batcher, item) for item in (1, 13)]
+        run.gate.set()
+        await asyncio.gather(first, *others)
+        await asyncio.to_thread(wait_until, lambda: len(told) == 2)
+        assert [cost.queries for cost in told] == [1, 1]
+
+
+@run_async
+async def test_worker_states_say_who_is_busy_since_when():
+    run = Doubler()
+    async with batcher_of(run, workers=2) as batcher:
+        assert [state.busy_since for state in batcher.worker_states()] == [None, None]
+        assert all(state.alive for state in batcher.worker_states())
+        before = perf_counter()
+        first = await occupy(batcher, run)
+        [since] = [state.busy_since for state in batcher.worker_states() if state.busy_since is not None]
+        assert before <= since <= perf_counter()
+        assert batcher.running_batches == 1
+        run.gate.set()
+        await first
+
+
+@run_async
+async def test_two_workers_run_two_batches_at_once_each_of_one_release():
+    run = Doubler()
+    async with batcher_of(run, workers=2) as batcher:
+        first = await occupy(batcher, run)
+        run.entered.clear()
+        items = [Number(number, group) for number, group in enumerate(["old", "new", "old", "new"], start=1)]
+        second = submit(batcher, items[0])
+        assert await asyncio.to_thread(run.entered.wait, 30)
+        others = [submit(batcher, item) for item in items[1:]]
+        run.gate.set()
+        assert await asyncio.gather(first, second, *others) == [0, 2, 4, 6, 8]
+        assert all(len({items[value - 1].group for value in batch if value}) <= 1 for batch in run.batches)
+
+
+@run_async
+async def test_a_query_that_another_worker_is_encoding_waits_for_its_embedding():
+    run = Doubler()
+    async with batcher_of(run, workers=2) as batcher:
+        run.close()
+        first = submit(batcher, Number(1, key="drill"))
+        assert await asyncio.to_thread(run.entered.wait, 30)
+        twin = submit(batcher, Number(1, key="drill"))
+        other = submit(batcher, Number(3, key="mouse"))
+        await asyncio.to_thread(wait_until, lambda: len(run.batches) == 2)
+        assert run.batches == [[1], [3]]
+        assert batcher.queued == 1
+        run.gate.set()
+        assert await asyncio.gather(first, twin, other) == [2, 2, 6]
+
+
+# --- the loop runs what is alone ------------------------------------------------------------------------------------
+
+
+@run_async
+async def test_a_lone_item_is_run_by_the_loop_itself():
+    run = Doubler()
+    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+        assert [await submit(batcher, item) for item in (1, 2)] == [2, 4]
+        assert run.threads == [threading.current_thread()] * 2
+        assert batcher.running_batches == 0
+
+
+@run_async
+async def test_items_that_come_together_are_run_by_a_worker():
+    run = Doubler()
+    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+        assert await asyncio.gather(*(submit(batcher, item) for item in (1, 2, 3))) == [2, 4, 6]
+        assert threading.current_thread() not in run.threads
+
+
+@run_async
+async def test_an_item_beside_a_busy_worker_is_not_run_by_the_loop():
+    run = Doubler()
+    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+        run.close()
+        first = [submit(batcher, item) for item in (1, 2)]
+        assert await asyncio.to_thread(run.entered.wait, 30)
+        late = submit(batcher, 3, seconds=0.001)
+        assert isinstance(await late, DeadlineExceeded)
+        run.gate.set()
+        assert await asyncio.gather(*first) == [2, 4]
+        assert threading.current_thread() not in run.threads
+
+
+@run_async
+async def test_an_item_that_is_handed_over_keeps_its_deadline():
+    run = Doubler()
+    run.close()
+    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+        outcomes = [
+            submit(batcher, item, seconds=0.05) for item in (1, 2)
+        ]  # both to a worker, which stands at the gate
+        assert all(isinstance(outcome, DeadlineExceeded) for outcome in await asyncio.gather(*outcomes))
+        run.gate.set()
+
+
+@run_async
+async def test_a_lone_item_whose_time_is_over_is_answered_unrun():
+    run = Doubler()
+    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+        assert isinstance(await submit(batcher, 1, seconds=-0.001), DeadlineExceeded)
+        assert run.batches == []
+
+
+@run_async
+async def test_a_lone_item_that_fails_leaves_the_loop_as_it_was():
+    async with batcher_of(Doubler(), run_alone_on_loop=True) as batcher:
+        assert isinstance(await submit(batcher, 13), PipelineError)
+        assert await submit(batcher, 4) == 8
+
+
+# --- workers that are stuck -----------------------------------------------------------------------------------------
+
+
+@run_async
+async def test_a_stuck_worker_is_replaced_and_those_it_kept_are_answered():
+    run = Doubler()
+    stuck = run.gate
+    told: list[BatchCost] = []
+    async with batcher_of(run, on_batch=told.append) as batcher:
+        first = await occupy(batcher, run)
+        waiting = submit(batcher, 5)
+        run.gate = threading.Event()
+        run.gate.set()
+        [before] = batcher.worker_states()
+        batcher.replace(before.name)
+        assert isinstance(await first, PipelineError)
+        assert await waiting == 10
+        [after] = batcher.worker_states()
+        assert after.name != before.name
+        assert batcher.alive
+        await asyncio.to_thread(wait_until, lambda: len(told) == 1)
+        stuck.set()
+        await asyncio.to_thread(run.threads[0].join, 30)
+        assert len(told) == 1  # what the stuck batch took at last is not learned
+        assert not run.threads[0].is_alive()
+        assert await submit(batcher, 6) == 12
+        await asyncio.to_thread(wait_until, lambda: len(told) == 2)
+
+
+@run_async
+async def test_an_idle_worker_that_is_replaced_takes_nothing_more():
+    run = Doubler()
+    async with batcher_of(run) as batcher:
+        assert await submit(batcher, 1) == 2
+        [before] = batcher.worker_states()
+        batcher.replace(before.name)
+        assert await asyncio.gather(*(submit(batcher, item) for item in range(20, 48))) == list(range(40, 96, 2))
+        await asyncio.to_thread(run.threads[0].join, 30)
+        assert not run.threads[0].is_alive()
+        assert run.threads[0] not in run.threads[1:]
+
+
+@run_async
+async def test_an_idle_worker_keeps_nothing_of_its_last_batch():
+    async with batcher_of(Doubler()) as batcher:
+        item = Number(7)
+        gone = weakref.ref(item)
+        assert await submit(batcher, item) == 14
+        del item
+        await asyncio.to_thread(wait_for_idle, batcher)
+        await asyncio.to_thread(wait_until, lambda: gc.collect() >= 0 and gone() is None)
