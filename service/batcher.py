@@ -333,4 +333,7 @@ class MicroBatcher(Generic[Item, Result]):
 
 def _deliver(batch: "list[Ticket[Item, Result]]", outcomes: "Sequence[Result | RequestError]") -> None:
     for ticket, outcome in zip(batch, outcomes, strict=True):
-        ticket.resolve(outcome)
+        try:
+            ticket.resolve(outcome)
+        except Exception:  # whatever one caller does with its outcome, the others get theirs
+            logger.exception("an outcome could not be delivered")

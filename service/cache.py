@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 from cachetools import LRUCache, TTLCache
@@ -87,6 +88,7 @@ class ResultCache:
     def __init__(self, ttl_s: float, clock: Callable[[], float] = monotonic) -> None:
         """Keep each result for `ttl_s`; 0 turns it off."""
         self._results: TTLCache[ResultKey, SearchHits] = TTLCache(MOST_RESULTS, ttl_s, timer=clock)
+        self._retired: WeakSet[Release] = WeakSet()
         self.enabled = ttl_s > 0
 
     def __len__(self) -> int:
@@ -99,18 +101,19 @@ class ResultCache:
             return None
         eligible = key.release.ad_index.still_eligible(hits)
         if len(eligible.rows) < len(hits.rows):
-            del self._results[key]
+            self._results.pop(key, None)  # it may have expired meanwhile
             return None
         return eligible
 
     def put(self, key: ResultKey, hits: SearchHits) -> None:
-        """Keep the hits of a full answer."""
-        self._results[key] = hits
+        """Keep the hits of a full answer, unless their release is served no more."""
+        if key.release not in self._retired:
+            self._results[key] = hits
 
-    def clear(self) -> None:
-        """Forget all, so that a release that is served no more can be freed."""
+    def retire(self, release: Release) -> None:
+        """Forget all, and keep nothing of this release, so that it can be freed once its last requests are answered."""
+        self._retired.add(release)
         with contextlib.suppress(KeyError):  # raised when it is empty
-            while (
-                True
-            ):  # the library's `clear` leaves rings of links, which hold the keys until the garbage collector runs
+            # The library's `clear` leaves rings of links, which hold the keys until the garbage collector runs.
+            while True:
                 self._results.popitem()

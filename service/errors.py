@@ -19,7 +19,7 @@ HlmError
 """
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from artifacts.errors import HlmError
 
@@ -48,6 +48,11 @@ class RequestError(ServiceError):
     closes_connection: ClassVar[bool] = False
     """Whether the rest of the request is left unread, so that no other can follow it."""
     retry_after_s: int | None = None
+
+    def alone(self) -> Self:
+        """This, without a way back to the frames that it came through, which hold the request and its release."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
     def headers(self) -> dict[str, str]:
         """Header fields of the answer beyond those of its body."""

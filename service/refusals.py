@@ -27,7 +27,7 @@ class RecentRefusals:
         """What a request of this caller was refused with, that gave `budget_s` more seconds."""
         if len(self._refusals) >= MOST_CALLERS:
             self._refusals.clear()
-        self._refusals[caller] = (now + HOLDS_S, budget_s * 1e3, refusal.with_traceback(None))
+        self._refusals[caller] = (now + HOLDS_S, budget_s * 1e3, refusal)
 
     def for_body(self, body: bytes, caller: Hashable, now: float) -> Overloaded | None:
         """The refusal that holds for this request too: it is recent, and this body gives no more time than that one."""

@@ -90,10 +90,11 @@ class Releases:
         Raises:
             ReleaseError: the stable release cannot be served.
         """
-        outcome = await self._attempt(self._wanted.stable, (), nice=0)
-        if isinstance(outcome, Refusal):
-            raise ReleaseError(outcome.reason)
-        self._hold({"stable": outcome})
+        async with self._lock:  # the admin listener takes wishes already
+            outcome = await self._attempt(self._wanted.stable, (), nice=0)
+            if isinstance(outcome, Refusal):
+                raise ReleaseError(outcome.reason)
+            self._hold({"stable": outcome})
         self._refused = await self._reach(("canary", "shadow"))
         self._housekeeping = asyncio.create_task(self._keep_house())
         return outcome.release

@@ -69,7 +69,7 @@ class Retriever:
         try:
             return self.retrieve(parse_body(RetrieveRequest, body), exchange)
         except RequestError as error:
-            self._refuse(exchange, error)
+            self._refuse(exchange, error.alone())
         except Exception as error:  # a fault of ours: the client learns no internals, the log gets all
             logger.exception("a request failed")
             self._refuse(exchange, PipelineError(type(error).__name__))
@@ -115,9 +115,9 @@ class Retriever:
         exchange.tokenized_at = perf_counter()
         return self._batcher.submit(query, deadline=deadline, on_done=partial(self._finish, exchange))
 
-    def forget_results(self) -> None:
-        """Drop cached results, so that a release that is served no more can be freed."""
-        self._results.clear()
+    def retire(self, release: Release) -> None:
+        """Drop cached results, and keep none of a release that is served no more, so that it can be freed."""
+        self._results.retire(release)
 
     def _answer_from_results(self, exchange: Exchange, request: RetrieveRequest, release: Release) -> bool:
         if not self._results.enabled:
@@ -146,7 +146,8 @@ class Retriever:
         try:
             exchange.steps = self._admission.admit(forecast, deadline - now, cached=exchange.cached)
         except Overloaded as refusal:
-            if refusal.predicted_wait_s > deadline - now or not self._embeddings.enabled:
+            uncached_only = refusal.predicted_wait_s <= deadline - now and self._embeddings.enabled
+            if not uncached_only and not self._results.enabled:  # a cached result is an answer whatever the load
                 self._refusals.remember(caller, now, deadline - now, refusal)
             raise
 

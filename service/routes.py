@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope
 
 from service.errors import BodyTooLargeError, ClientGone, RequestError, SlowBodyError
 from service.exchange import Origin
+from service.problems import error_response
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse
 from service.service import Service
 
@@ -73,8 +74,8 @@ async def retrieve(request: Request) -> Response:
     finally:
         if connection is not None:
             connection.on_loss = None
-    if isinstance(answer, RequestError):
-        raise answer
+    if isinstance(answer, RequestError):  # not raised: it may be kept for others, and would keep this request's frames
+        return error_response(answer)
     return Response(answer, media_type=JSON)
 
 

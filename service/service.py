@@ -145,7 +145,7 @@ class Service:
             *([TraceWatcher(self._tracer)] if self._tracer else []),
         ]
         self.releases.on_change.append(self._releases_changed)
-        self.releases.on_retired += [self._monitor.retire, lambda _: self._retriever.forget_results()]
+        self.releases.on_retired += [self._monitor.retire, self._retriever.retire]
         self.metrics.observe_state(
             lambda: self.batcher.queued, lambda: self.batcher.running_batches, lambda: self.ready
         )

@@ -32,8 +32,9 @@ class Traffic:
         """Split from now on like this; an aborted canary stays so until its settings change."""
         same = canary is self._canary and bounds == self._bounds
         self.aborted = self.aborted if same else None
+        if not same or stable is not self._stable:  # otherwise what was seen of both still counts
+            self._guard = CanaryGuard(bounds) if canary and bounds else None
         self._stable, self._canary, self._bounds = stable, canary, bounds
-        self._guard = CanaryGuard(bounds) if canary and bounds else None
         self._share = bounds.share if canary and bounds and not self.aborted else 0.0
 
     @property
@@ -64,14 +65,18 @@ class Traffic:
     def answered(self, release: Release, seconds: float) -> None:
         """A request got its ads from a release, `seconds` after it arrived."""
         self._metrics.releases.answered(release, seconds)
-        if self._guard is not None and (breach := self._guard.answered(seconds, canary=release is self._canary)):
+        if (guard := self._guard_for(release)) and (breach := guard.answered(seconds, canary=release is self._canary)):
             self._abort(breach)
 
     def failed(self, release: Release, outcome: str) -> None:
         """A request that was given to a release got none; `outcome` is one of `service.metrics.OUTCOMES`."""
         self._metrics.releases.failed(release, outcome)
-        if self._guard is not None and (breach := self._guard.failed(outcome, canary=release is self._canary)):
+        if (guard := self._guard_for(release)) and (breach := guard.failed(outcome, canary=release is self._canary)):
             self._abort(breach)
+
+    def _guard_for(self, release: Release) -> CanaryGuard | None:
+        """None also for what a release answered that has lost its role meanwhile."""
+        return self._guard if release is self._canary or release is self._stable else None
 
     def _asked(self, asked: str, stable: Release) -> Release:
         canary = self._canary

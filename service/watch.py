@@ -78,17 +78,25 @@ class ConfigWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            directories = self._directories()
-            async for _ in awatch(
-                *directories,
-                watch_filter=None,
-                recursive=False,
-                rust_timeout=LOOK_EVERY_MS,
-                yield_on_timeout=True,
-            ):
+            try:
+                await self._watch(self._directories())
+            except (OSError, RuntimeError) as error:  # a directory that vanished, or no inotify watches left
+                logger.warning("%s cannot be watched, only looked at (%s)", self._path, error)
+                await asyncio.sleep(LOOK_EVERY_MS / 1e3)
                 await self.look()
-                if self._directories() != directories:
-                    break
+
+    async def _watch(self, directories: set[Path]) -> None:
+        """Look at the file as long as these are the directories on the way to it."""
+        async for _ in awatch(
+            *directories,
+            watch_filter=None,
+            recursive=False,
+            rust_timeout=LOOK_EVERY_MS,
+            yield_on_timeout=True,
+        ):
+            await self.look()
+            if self._directories() != directories:
+                return
 
     async def look(self) -> None:
         """Apply the file if its content is new, or if it was written again after a rejection."""

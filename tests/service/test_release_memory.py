@@ -6,10 +6,12 @@ import json
 import weakref
 from time import perf_counter
 
+import pytest
 import uvloop
 
-from service.errors import RequestError
+from service.errors import Overloaded, RequestError
 from service.exchange import Origin
+from service.release import Release
 from service.service import Service
 from tests.service.small_artifacts import SmallArtifacts, pair, settings_of
 
@@ -26,6 +28,13 @@ async def answer(service: Service) -> dict[str, object]:
     return json.loads(found)
 
 
+async def until_freed(release: "weakref.ref[Release]") -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while release() is not None:
+            await asyncio.sleep(0.01)
+            gc.collect()
+
+
 def test_a_release_that_answered_is_freed_once_another_is_served(small: SmallArtifacts):
     async def swap() -> None:
         service = Service(settings_of(pair("one", small.encoder, small.index), **NOTHING_KEPT))
@@ -37,10 +46,31 @@ def test_a_release_that_answered_is_freed_once_another_is_served(small: SmallArt
             first = weakref.ref(service.release)
             await service.releases.apply(settings_of(pair("two", small.encoder, small.other_index), **NOTHING_KEPT))
             assert (await answer(service))["release"] == "two"
-            async with asyncio.timeout(PATIENCE_S):
-                while first() is not None:
-                    await asyncio.sleep(0.01)
-                    gc.collect()
+            await until_freed(first)
+        finally:
+            await service.stop()
+
+    uvloop.run(swap())
+
+
+def test_a_release_that_refused_is_freed_once_another_is_served(small: SmallArtifacts, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise Overloaded("the answer would come too late", 1.0)
+
+    async def swap() -> None:
+        service = Service(settings_of(pair("one", small.encoder, small.index), **NOTHING_KEPT))
+        await service.start()
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr("service.admission.Admission.admit", refuse)
+                refusals: list[bytes | RequestError] = []  # kept, as they are for the next requests
+                body = json.dumps({"query": "drill"}).encode()
+                service.handle(body, Origin("test", perf_counter()), refusals.append)
+            assert isinstance(refusals[0], Overloaded)
+            assert service.release is not None
+            first = weakref.ref(service.release)
+            await service.releases.apply(settings_of(pair("two", small.encoder, small.other_index), **NOTHING_KEPT))
+            await until_freed(first)
         finally:
             await service.stop()
 

@@ -114,6 +114,27 @@ def test_what_is_served_says_where_it_came_from(small: SmallArtifacts, first: Re
     asyncio.run(scenario())
 
 
+def test_a_release_that_is_wanted_before_the_first_is_loaded_takes_over_from_it(
+    small: SmallArtifacts, first: ReleaseSettings
+):
+    async def scenario() -> None:
+        scene = Scene(settings_of(first))
+        scene.loader.gate.clear()
+        starting = asyncio.create_task(scene.releases.start())
+        await scene.loader.entered.wait()
+        using = asyncio.create_task(scene.releases.use(pair("second", small.encoder, small.other_index)))
+        await asyncio.wait([using], timeout=0.2)
+        assert scene.loader.asked == ["first"]
+        scene.loader.gate.set()
+        assert (await starting).name == "first"
+        assert (await using)["result"] == "swapped"
+        assert scene.releases.stable is not None
+        assert scene.releases.stable.name == "second"
+        await scene.releases.stop()
+
+    asyncio.run(scenario())
+
+
 def test_only_the_part_that_is_new_is_loaded(small: SmallArtifacts, first: ReleaseSettings):
     async def scenario() -> None:
         async with started(settings_of(first)) as scene:

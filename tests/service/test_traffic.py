@@ -103,3 +103,25 @@ def test_an_abort_counts_once():
     for _ in range(3):
         made.failed(CANARY, "deadline_exceeded")
     assert metrics.registry.get_sample_value("hlm_canary_aborts_total", {"reason": "errors"}) == 1
+
+
+def test_what_was_seen_of_a_canary_outlives_changes_of_other_roles():
+    """Such as the previous release being dropped; with a small share the canary would hardly ever be judged."""
+    made = traffic(max_error_ratio=0.0, min_requests=20)
+    for _ in range(19):
+        made.answered(STABLE, 0.001)
+        made.answered(CANARY, 1.0)
+    made.split(STABLE, CANARY, canary_settings(max_error_ratio=0.0, min_requests=20))
+    made.answered(CANARY, 1.0)
+    assert made.aborted is not None
+    assert made.aborted.reason == "latency"
+
+
+def test_late_answers_of_a_release_that_was_replaced_do_not_count_as_stables():
+    made = traffic(max_error_ratio=0.0, min_requests=20)
+    for _ in range(20):
+        made.answered(release("before"), 1.0)
+        made.answered(STABLE, 0.001)
+    for _ in range(20):
+        made.answered(CANARY, 1.0)
+    assert made.aborted is not None

@@ -189,3 +189,20 @@ def test_settings_that_take_a_restart_are_named(config: Path, caplog: pytest.Log
     asyncio.run(scenario())
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning == f"{config}: server.port changed, which takes a restart"
+
+
+def test_where_nothing_can_be_watched_the_file_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_watches_left(*_: object, **__: object) -> None:
+        raise OSError("OS file watch limit reached")
+
+    async def scenario() -> None:
+        path = tmp_path / "serve.yaml"
+        write(path, "one")
+        monkeypatch.setattr("service.watch.awatch", no_watches_left)
+        monkeypatch.setattr("service.watch.LOOK_EVERY_MS", 10)
+        async with watching(path) as (recorder, _):
+            await asyncio.sleep(0)
+            write(path, "two")
+            await until(lambda: recorder.names == ["two"])
+
+    asyncio.run(scenario())
