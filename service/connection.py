@@ -113,6 +113,7 @@ class Connection(HttpToolsProtocol):
         self._cancel_rest_timer()
         self._cancel_read_timer()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # which uvicorn does not where the client reset the connection
         if self.on_loss is not None:
             self.on_loss()
         if self._work is not None:

@@ -138,6 +138,7 @@ def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ArtifactError(f"{path}: not a tokenizer file that can be read: {error}") from error
+    tokenizer.encode_special_tokens = True  # "[SEP]" in a query is text, and has one embedding with "[sep]"
     tokenizer.enable_truncation(max_tokens)
     tokenizer.no_padding()
     return tokenizer

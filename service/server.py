@@ -63,7 +63,7 @@ def _uvicorn_config(service: Service) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive_timeout_ms // 1_000,
+        timeout_keep_alive=settings.keep_alive_timeout_ms / 1e3,  # type: ignore[arg-type]  # only waited for
         timeout_graceful_shutdown=settings.shutdown_timeout_ms / 1e3,  # type: ignore[arg-type]  # only awaited
     )
 

@@ -1,0 +1,77 @@
+"""The connection's own way for plain requests, on real sockets beside a service that answers at once."""
+
+import asyncio
+import gc
+import socket
+import struct
+import weakref
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from service.connection import Connection
+from service.exchange import Origin
+from service.service import Service
+
+BODY = b'{"query": "drill"}'
+REQUEST = b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+AT_ONCE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: closing sends a reset."""
+
+
+class StandInService:
+    """Answers every request with an empty object."""
+
+    draining = False
+    settings = SimpleNamespace(limits=SimpleNamespace(max_body_bytes=65_536))
+
+    def shed(self, *_: object) -> None:
+        return None
+
+    def handle(self, _body: bytes, _origin: Origin, on_done: Callable[[bytes], None]) -> None:
+        on_done(b"{}")
+
+
+async def refuse(_scope: Any, _receive: Any, _send: Any) -> None:
+    raise AssertionError("the request went the general way")
+
+
+@pytest.mark.parametrize("closing", ["closed", "reset"])
+def test_a_connection_that_is_gone_is_freed_at_once(closing: str):
+    """Not when it would have been idle for too long: clients that come and go fast would fill the memory."""
+
+    async def come_and_go() -> int:
+        config = uvicorn.Config(refuse, lifespan="off", log_config=None)
+        config.load()
+        state, made = ServerState(), list[weakref.ref[Connection]]()
+
+        def make() -> Connection:
+            service = cast("Service", StandInService())
+            connection = Connection(service, config=config, server_state=state, app_state={})
+            made.append(weakref.ref(connection))
+            return connection
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(make, "127.0.0.1", 0)
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(REQUEST)
+            assert await reader.readuntil(b"{}")
+            if closing == "reset":
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(30):
+            while state.connections:
+                await asyncio.sleep(0.005)
+        server.close()
+        await server.wait_closed()
+        gc.collect()
+        return sum(connection() is not None for connection in made)
+
+    assert uvloop.run(come_and_go()) == 0
