@@ -63,6 +63,10 @@ class AdIndex(Protocol):
         """
         ...
 
+    def narrows(self, top_k: int, effort: float) -> bool:
+        """Whether a search for so many ads looks at less with this effort than with all."""
+        ...
+
     def still_eligible(self, hits: SearchHits) -> SearchHits:
         """Those of earlier hits of this index that may be shown now, in their order."""
         ...

@@ -40,6 +40,11 @@ class FrozenIndex:
                 answers[position] = SearchHits(rows[found], scores[found], self.ads)
         return [answers[position] for position in range(len(top_k))]
 
+    def narrows(self, top_k: int, effort: float) -> bool:
+        """Not where a segment is scanned, or where `top_k` asks for as much as `ef_search` does."""
+        ef_search = next(entry.ef_search for entry in self.manifest.segments if entry.name == WHOLE)
+        return ef_search is not None and max(round(ef_search * effort), top_k) < max(ef_search, top_k)
+
     def still_eligible(self, hits: SearchHits) -> SearchHits:
         """All of them: only ads that may be shown are built into the index, and nothing in it changes."""
         return hits

@@ -119,6 +119,14 @@ class BatchQueue(Generic[W]):
         self._count += 1
         self._tokens += item.tokens
 
+    def discard(self, item: W) -> None:
+        """Remove one that nobody waits for any more; nothing where it was taken already."""
+        waiting = self._callers.get(item.caller)
+        if waiting is not None and item in waiting:
+            self._remove(waiting, item)
+            if not waiting:
+                del self._callers[item.caller]
+
     def take(self, now: float, *, least_s: float = 0.0, encoding: Collection[Hashable] = ()) -> list[W]:
         """Remove and return the next batch; empty when nobody can be served now.
 

@@ -70,6 +70,8 @@ class Ticket(Generic[Item, Result]):
     abandoned: bool = False
     """Whether it has an outcome already: nobody waits for it any more."""
     timer: asyncio.TimerHandle | None = None
+    give_back: "Callable[[Ticket[Item, Result]], None] | None" = None
+    """Frees its place in the queue, if it still has one."""
 
     def resolve(self, outcome: "Result | RequestError") -> None:
         """Report the first outcome, and no other; called on the event loop."""
@@ -78,6 +80,8 @@ class Ticket(Generic[Item, Result]):
         self.abandoned = True
         if self.timer is not None:
             self.timer.cancel()
+        if isinstance(outcome, RequestError) and self.give_back is not None:
+            self.give_back(self)
         self.on_done(outcome)
 
     def expire(self) -> None:
@@ -154,11 +158,6 @@ class MicroBatcher(Generic[Item, Result]):
         """Batches that are being run."""
         return self._schedule.running
 
-    @property
-    def alive(self) -> bool:
-        """Whether all workers run."""
-        return all(worker.thread.is_alive() for worker in self._workers)
-
     def worker_states(self) -> list[WorkerState]:
         """What each worker is doing now."""
         with self._changed:
@@ -223,6 +222,7 @@ class MicroBatcher(Generic[Item, Result]):
             The ticket; resolving it gives the item up: it is dropped unencoded if no worker has it yet.
         """
         ticket: Ticket[Item, Result] = Ticket(item, deadline, on_done, item.tokens, item.caller, item.group, item.key)
+        ticket.give_back = self._give_back
         with self._changed:
             idle = not len(self._schedule) and not self._schedule.running
             self._schedule.put(ticket)
@@ -240,6 +240,10 @@ class MicroBatcher(Generic[Item, Result]):
         """Have the loop run what is queued, after this turn of it: so what came in with it is in the queue by then."""
         self._is_loops_turn = True
         self._loop.call_soon(self._work_on_loop)
+
+    def _give_back(self, ticket: Ticket[Item, Result]) -> None:
+        with self._changed:
+            self._schedule.discard(ticket)
 
     def _arm(self, ticket: Ticket[Item, Result]) -> None:
         """Answer it at its deadline, if nothing else does."""
@@ -332,8 +336,11 @@ class MicroBatcher(Generic[Item, Result]):
 
 
 def _deliver(batch: "list[Ticket[Item, Result]]", outcomes: "Sequence[Result | RequestError]") -> None:
+    now = perf_counter()
     for ticket, outcome in zip(batch, outcomes, strict=True):
         try:
+            if now > ticket.deadline and not isinstance(outcome, RequestError):
+                ticket.expire()  # the loop was busy with this very batch when its timer should have fired
             ticket.resolve(outcome)
         except Exception:  # whatever one caller does with its outcome, the others get theirs
             logger.exception("an outcome could not be delivered")

@@ -36,6 +36,8 @@ def configure_logging(settings: ServerSettings) -> None:
     handler.addFilter(RepeatLimit())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every file beside the one that is watched
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every file beside the one that counts
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its start and stop messages; ours say more
     threading.excepthook = _log_thread_exception
     sys.unraisablehook = _log_unraisable

@@ -130,9 +130,13 @@ class Releases:
         Returns:
             What came of it, as in `status`.
         """
+        before = self._wanted.stable
         self._wanted = replace(self._wanted, stable=release)
         async with self._lock:
-            return (await self._swap("stable", release, list(self._held.values()))).describe()
+            swap = await self._swap("stable", release, list(self._held.values()))
+        if swap.result == "rejected" and self._wanted.stable is release:
+            self._wanted = replace(self._wanted, stable=before)
+        return swap.describe()
 
     async def rollback(self) -> dict[str, object]:
         """Serve the previous release again, at once; what is stable now becomes the previous one.
@@ -188,6 +192,8 @@ class Releases:
 
     async def _swap(self, role: Role, pair: ReleaseSettings, held: list[Loaded]) -> Swap:
         """Load a release and give it its role; the lock is held."""
+        if (taken := self._taken(role, pair)) is not None:
+            return self._record(Swap("rejected", pair.name, role, taken))
         started = self._clock()
         self._loading = {"release": pair.name, "role": role, "since": datetime.now(UTC).isoformat(timespec="seconds")}
         outcome = await self._load_beside(pair, held)
@@ -203,6 +209,13 @@ class Releases:
             result = "swapped"
             self._make_stable(outcome) if role == "stable" else self._hold({role: outcome})
         return self._record(Swap(result, pair.name, role, reason, self._clock() - started))
+
+    def _taken(self, role: Role, pair: ReleaseSettings) -> str | None:
+        """Why a name cannot be used: answers and metrics tell releases apart by their names."""
+        for other, loaded in self._held.items():
+            if loaded.settings.name == pair.name and loaded.settings != pair and (other != role or role == "stable"):
+                return f"release {pair.name}: {other} has this name with other artifacts; expected a name of its own"
+        return None
 
     async def _load_beside(self, pair: ReleaseSettings, held: list[Loaded]) -> Loaded | Refusal:
         """Load; where memory is short, without the previous release."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.admission import Admission
-from service.answer import is_complete, new_request_id, to_json
+from service.answer import new_request_id, to_json
 from service.batcher import MicroBatcher, Ticket
 from service.cache import EmbeddingCache, EmbeddingKey, ResultCache, ResultKey
 from service.errors import ClientGone, DeadlineExceeded, Overloaded, PipelineError, RequestError
@@ -101,6 +101,9 @@ class Retriever:
         embedding = self._cached_embedding(key)
         exchange.cached = embedding is not None
         self._admit(exchange, deadline)
+        if exchange.steps and not release.ad_index.narrows(request.top_k, self._smaller_effort):
+            # Nothing would be spared, and it would be said of a full answer.
+            exchange.steps = tuple(step for step in exchange.steps if step != "smaller_ef_search")
         query = Query(
             release=release,
             embedding_key=key,
@@ -196,7 +199,7 @@ class Retriever:
         assert request is not None and release is not None  # noqa: PT018 - as above
         if self._results.enabled and not steps and found.embedding is not None:
             self._results.put(ResultKey(release, exchange.text, request.top_k), found.hits)
-        self._metrics.answered(times, complete=is_complete(request, found.hits, steps), steps=steps)
+        self._metrics.answered(times, complete=len(found.hits.rows) == request.top_k, steps=steps)
         for watcher in self.watchers:
             watcher.answered(exchange, found, times)
 

@@ -80,6 +80,10 @@ class Schedule(Generic[W]):
         """Let one that was admitted wait."""
         self._queue.put(item)
 
+    def discard(self, item: W) -> None:
+        """Let one that nobody waits for any more give up its place; nothing where it has none."""
+        self._queue.discard(item)
+
     def take(self, now: float) -> Batch[W] | None:
         """Start the next batch, if any; whoever runs it calls `ended`."""
         if not len(self._queue):
