@@ -294,31 +294,33 @@ async def test_a_query_that_another_worker_is_encoding_waits_for_its_embedding()
 @run_async
 async def test_a_lone_item_is_run_by_the_loop_itself():
     run = Doubler()
-    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+    async with batcher_of(run, run_few_on_loop=True) as batcher:
         assert [await submit(batcher, item) for item in (1, 2)] == [2, 4]
         assert run.threads == [threading.current_thread()] * 2
         assert batcher.running_batches == 0
 
 
 @run_async
-async def test_items_that_come_together_are_run_by_a_worker():
+async def test_a_few_that_come_together_are_run_by_the_loop_and_more_by_a_worker():
     run = Doubler()
-    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+    async with batcher_of(run, run_few_on_loop=True) as batcher:
         assert await asyncio.gather(*(submit(batcher, item) for item in (1, 2, 3))) == [2, 4, 6]
-        assert threading.current_thread() not in run.threads
+        assert (run.batches, run.threads) == ([[1, 2, 3]], [threading.current_thread()])
+        assert await asyncio.gather(*(submit(batcher, item) for item in (1, 2, 3, 4))) == [2, 4, 6, 8]
+        assert run.threads[1] is not threading.current_thread()
 
 
 @run_async
 async def test_an_item_beside_a_busy_worker_is_not_run_by_the_loop():
     run = Doubler()
-    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+    async with batcher_of(run, run_few_on_loop=True) as batcher:
         run.close()
-        first = [submit(batcher, item) for item in (1, 2)]
+        first = [submit(batcher, item) for item in (1, 2, 3, 4)]
         assert await asyncio.to_thread(run.entered.wait, 30)
-        late = submit(batcher, 3, seconds=0.001)
+        late = submit(batcher, 5, seconds=0.001)
         assert isinstance(await late, DeadlineExceeded)
         run.gate.set()
-        assert await asyncio.gather(*first) == [2, 4]
+        assert await asyncio.gather(*first) == [2, 4, 6, 8]
         assert threading.current_thread() not in run.threads
 
 
@@ -326,9 +328,9 @@ async def test_an_item_beside_a_busy_worker_is_not_run_by_the_loop():
 async def test_an_item_that_is_handed_over_keeps_its_deadline():
     run = Doubler()
     run.close()
-    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+    async with batcher_of(run, run_few_on_loop=True) as batcher:
         outcomes = [
-            submit(batcher, item, seconds=0.05) for item in (1, 2)
+            submit(batcher, item, seconds=0.05) for item in (1, 2, 3, 4)
         ]  # both to a worker, which stands at the gate
         assert all(isinstance(outcome, DeadlineExceeded) for outcome in await asyncio.gather(*outcomes))
         run.gate.set()
@@ -337,14 +339,14 @@ async def test_an_item_that_is_handed_over_keeps_its_deadline():
 @run_async
 async def test_a_lone_item_whose_time_is_over_is_answered_unrun():
     run = Doubler()
-    async with batcher_of(run, run_alone_on_loop=True) as batcher:
+    async with batcher_of(run, run_few_on_loop=True) as batcher:
         assert isinstance(await submit(batcher, 1, seconds=-0.001), DeadlineExceeded)
         assert run.batches == []
 
 
 @run_async
 async def test_a_lone_item_that_fails_leaves_the_loop_as_it_was():
-    async with batcher_of(Doubler(), run_alone_on_loop=True) as batcher:
+    async with batcher_of(Doubler(), run_few_on_loop=True) as batcher:
         assert isinstance(await submit(batcher, 13), PipelineError)
         assert await submit(batcher, 4) == 8
 
@@ -400,3 +402,31 @@ async def test_an_idle_worker_keeps_nothing_of_its_last_batch():
         del item
         await asyncio.to_thread(wait_for_idle, batcher)
         await asyncio.to_thread(wait_until, lambda: gc.collect() >= 0 and gone() is None)
+
+
+@run_async
+async def test_what_is_given_up_frees_its_place_at_once():
+    run = Doubler()
+    async with batcher_of(run) as batcher:
+        first = await occupy(batcher, run)
+        waiting = [ticket_for(batcher, item) for item in (1, 2)]
+        assert batcher.queued == 2
+        for ticket, _ in waiting:
+            ticket.resolve(ClientGone("the connection was closed"))
+        assert batcher.queued == 0
+        run.gate.set()
+        assert await first == 0
+
+
+@run_async
+async def test_what_the_loop_itself_finished_after_the_deadline_is_no_answer():
+    run = Doubler()
+    deadline = perf_counter() + 0.02
+
+    def outlast(items: Sequence[Number]) -> tuple[list[int], BatchCost]:
+        wait_until(lambda: perf_counter() > deadline)
+        return run(items)
+
+    async with batcher_of(outlast, run_few_on_loop=True) as batcher:
+        assert isinstance(await submit(batcher, 1, deadline - perf_counter()), DeadlineExceeded)
+        assert run.batches == [[1]]
