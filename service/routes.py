@@ -86,8 +86,10 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         ClientGone: the connection was closed before all of it was in.
     """
     for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > max_bytes:  # the HTTP parser lets digits through only
-            raise BodyTooLargeError(f"the body has {int(value)} bytes; at most {max_bytes} are read")
+        if name == b"content-length":  # the HTTP parser lets digits through only, but any number of leading zeros
+            announced = int(value.lstrip(b"0") or b"0")
+            if announced > max_bytes:
+                raise BodyTooLargeError(f"the body has {announced} bytes; at most {max_bytes} are read")
     body = b""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
