@@ -11,7 +11,6 @@ paths or what is not HTTP, goes the general way and meets the same rules there.
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
@@ -21,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import ClientGone, RequestError
 from service.exchange import Origin
+from service.plain_request import MAX_PLAIN_HEADER_BYTES, REQUEST_LINE, read_head
 from service.problems import MEDIA_TYPE, error_body, problem_body
 from service.retriever import Work
 from service.routes import CONNECTION_KEY
@@ -34,50 +34,8 @@ READ_TIMEOUT_S = 20.0
 """How long an answer may wait for its client to read on."""
 MAX_HELD_BYTES = 65_536
 """Of requests that were sent before the one in progress was answered; then the client has to wait."""
-MAX_PLAIN_HEAD_BYTES = 4_096
 REST_TIMEOUT_S = 0.1
 """For the rest of a body that came in part; after it the general way takes over, with its own limits."""
-
-REQUEST_LINE = b"POST /retrieve HTTP/1.1\r\n"
-_HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
-_LENGTH = re.compile(r"[0-9]{1,9}")
-_FIELDS = re.compile(
-    rb"^(content-length|x-hlm-caller|x-hlm-release|traceparent|connection|transfer-encoding|expect|upgrade|te|trailer)"
-    rb":[ \t]*(.*?)[ \t]*\r$",
-    re.IGNORECASE | re.MULTILINE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a plain request's header says that matters here."""
-
-    content_length: int
-    caller: str | None
-    release: str | None
-    traceparent: str | None
-
-
-@lru_cache(maxsize=1_024)  # a client's headers hardly change, and to parse them costs more than to look them up
-def read_head(head: bytes) -> Head | None:
-    """Read the header fields of a `POST /retrieve`, each ended by CRLF; None for what must go the general way.
-
-    Args:
-        head: at most `MAX_PLAIN_HEAD_BYTES`, since they are remembered.
-    """
-    if _HEAD.fullmatch(head) is None:
-        return None
-    found: dict[str, str] = {}
-    for name, value in _FIELDS.findall(head):
-        key = name.lower().decode()
-        if key in found:
-            return None
-        found[key] = value.decode("latin-1")
-    length = found.pop("content-length", "")
-    if not _LENGTH.fullmatch(length) or found.pop("connection", "keep-alive").lower() != "keep-alive":
-        return None
-    known = Head(int(length), *(found.pop(key, None) for key in ("x-hlm-caller", "x-hlm-release", "traceparent")))
-    return None if found else known
 
 
 class Connection(HttpToolsProtocol):
@@ -92,6 +50,7 @@ class Connection(HttpToolsProtocol):
         self._in_progress = False
         self._work: Work | None = None
         self._held = b""
+        self._began: float | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
         self._header_timer: asyncio.TimerHandle | None = None
@@ -105,12 +64,12 @@ class Connection(HttpToolsProtocol):
         """Start to wait for a first request."""
         super().connection_made(transport)
         self._peer = self.client[0] if self.client else ""
-        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, transport.close)
+        self._expect_header()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up the request in progress, if any."""
         self._header_complete()
-        self._cancel_rest_timer()
+        self._end_wait_for_rest()
         self._cancel_read_timer()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # which uvicorn does not where the client reset the connection
@@ -129,7 +88,7 @@ class Connection(HttpToolsProtocol):
             if len(data) > MAX_HELD_BYTES:
                 self.flow.pause_reading()
         elif not self._take_directly(data):
-            self._cancel_rest_timer()
+            self._end_wait_for_rest()
             self._take_generally(data)
 
     # --- the direct way -------------------------------------------------------------------------------------------
@@ -140,18 +99,17 @@ class Connection(HttpToolsProtocol):
             return False
         if self.cycle is not None and not self.cycle.response_complete:
             return False
-        end = data.find(b"\r\n\r\n")
-        head = read_head(data[len(REQUEST_LINE) : end + 2]) if 0 <= end < MAX_PLAIN_HEAD_BYTES else None
+        end = data.find(b"\r\n\r\n", 0, MAX_PLAIN_HEADER_BYTES)
+        head = read_head(data[len(REQUEST_LINE) : end + 2]) if end >= 0 else None
         if head is None or head.content_length > self._service.settings.limits.max_body_bytes:
             return False
         whole = end + 4 + head.content_length
         self._header_complete()
         if len(data) < whole:
-            self._held = data
-            if self._rest_timer is None:  # set once: a client that drips must not put it off
-                self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self._give_up_waiting)
+            self._wait_for_rest(data)
             return True
-        self._cancel_rest_timer()
+        arrived = self._began or perf_counter()
+        self._end_wait_for_rest()
         self._held = data[whole:]
         self._in_progress = True
         body, caller = data[end + 4 : whole], head.caller or self._peer
@@ -160,20 +118,28 @@ class Connection(HttpToolsProtocol):
             self._reply(refusal)
             self._service.pacer.refused(self.loop)
             return True
-        origin = Origin(caller, perf_counter(), head.release, head.traceparent)
+        origin = Origin(caller, arrived, head.release, head.traceparent)
         work = self._service.handle(body, origin, self._reply)
         self._work = work if self._in_progress else None
         return True
 
-    def _give_up_waiting(self) -> None:
-        data, self._held = self._held, b""
-        self._rest_timer = None
-        self._take_generally(data)
+    def _wait_for_rest(self, data: bytes) -> None:
+        """Keep what came of a request; the time counts from its first part, however the others drip in."""
+        self._held = data
+        if self._began is None:
+            self._began = perf_counter()
+            self._rest_timer = self.loop.call_later(REST_TIMEOUT_S, self._give_up_waiting)
 
-    def _cancel_rest_timer(self) -> None:
+    def _end_wait_for_rest(self) -> None:
+        self._began = None
         if self._rest_timer is not None:
             self._rest_timer.cancel()
             self._rest_timer = None
+
+    def _give_up_waiting(self) -> None:
+        self._end_wait_for_rest()
+        data, self._held = self._held, b""
+        self._take_generally(data)
 
     def _reply(self, outcome: bytes | RequestError) -> None:
         self._in_progress = False
@@ -194,18 +160,23 @@ class Connection(HttpToolsProtocol):
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._expect_more(self.timeout_keep_alive)
+            self._expect_more()
         if self._held:
             self.loop.call_soon(self._go_on)
 
-    def _expect_more(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+    def _expect_more(self) -> None:
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        self.timeout_keep_alive_task = self.loop.call_later(max(0.0, left_s), self.timeout_keep_alive_handler)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that has been idle for long; one timer runs on over many requests."""
-        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._in_progress or left_s > 0:
-            self._expect_more(self.timeout_keep_alive if self._in_progress else left_s)
+        self.timeout_keep_alive_task = None
+        if self._in_progress:  # its answer starts another timer
+            return
+        if self._idle_since + self.timeout_keep_alive > self.loop.time():
+            self._expect_more()
+        elif self.flow.write_paused:  # a client that does not read would keep it open while it closes
+            self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
 
@@ -255,7 +226,17 @@ class Connection(HttpToolsProtocol):
         if self._in_message and self._waiting_for_header:
             self._limit_unread_header(len(data if waited else data.rpartition(b"\r\n\r\n")[2]))
         if self._header_timer is None and not self._owes_answer() and not self.transport.is_closing():
-            self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self.transport.close)
+            self._expect_header()
+
+    def _expect_header(self) -> None:
+        self._header_timer = self.loop.call_later(HEADER_TIMEOUT_S, self._header_late)
+
+    def _header_late(self) -> None:
+        self._header_timer = None
+        if self.cycle is not None and not self.cycle.response_complete:  # an earlier request is still being answered
+            self._expect_header()
+        else:
+            self.transport.close()
 
     def _limit_unread_header(self, more_bytes: int) -> None:
         """Limit a field that does not end, of which `on_header` learns nothing."""

@@ -1,0 +1,49 @@
+"""The request that the service is there for, recognised without a parser: a plain `POST /retrieve`.
+
+Only what cannot be understood in two ways is recognised; `service.connection` sends all else the general way.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+MAX_PLAIN_HEADER_BYTES = 8_192
+"""Of one that is recognised here, and whose header is remembered."""
+MAX_LENGTH_DIGITS = 9
+
+REQUEST_LINE = b"POST /retrieve HTTP/1.1\r\n"
+_HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)+")
+_FIELDS = re.compile(
+    rb"^(content-length|x-hlm-caller|x-hlm-release|traceparent|connection|transfer-encoding|expect|upgrade|te|trailer)"
+    rb":[ \t]*(.*?)[ \t]*\r$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a plain request's header says that matters here."""
+
+    content_length: int
+    caller: str | None
+    release: str | None
+    traceparent: str | None
+
+
+@lru_cache(maxsize=1_024)  # a client's headers hardly change, and to parse them costs more than to look them up
+def read_head(head: bytes) -> Head | None:
+    """Read the header fields of a `POST /retrieve`, each ended by CRLF; None for what must go the general way."""
+    if _HEAD.fullmatch(head) is None:
+        return None
+    found: dict[str, str] = {}
+    for name, value in _FIELDS.findall(head):
+        key = name.lower().decode()
+        if key in found:
+            return None
+        found[key] = value.decode("latin-1")
+    length = found.pop("content-length", "")
+    is_number = length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS
+    if not is_number or found.pop("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    known = Head(int(length), *(found.pop(key, None) for key in ("x-hlm-caller", "x-hlm-release", "traceparent")))
+    return None if found else known
