@@ -101,7 +101,7 @@ def test_a_client_that_goes_away_is_dropped_unencoded(start: Start):
 
 
 def test_sigterm_drains_without_losing_a_request(start: Start):
-    server = start(HLM_SERVER__DRAIN_GRACE_MS="2000", HLM_BATCHING__WORKERS="1")
+    server = start(HLM_SERVER__DRAIN_GRACE_MS="2000", **ONE_BY_ONE)
     early = Burst(server, 60)
     wait_until(lambda: server.metric("hlm_queued_requests") >= 1)
     server.process.send_signal(signal.SIGTERM)
