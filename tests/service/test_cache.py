@@ -195,12 +195,15 @@ def test_an_ad_that_may_not_be_shown_any_more_makes_a_new_search():
     assert len(cache) == 0
 
 
-def test_results_are_off_at_zero_and_forgotten_on_demand():
+def test_results_are_off_at_zero_and_forgotten_with_their_release():
     index = FakeIndex()
     assert not ResultCache(0.0).enabled
-    cache, result = ResultCache(1.0, Clock()), ResultKey(release_of("r", index), "drill", 3)
+    release = release_of("r", index)
+    cache, result = ResultCache(1.0, Clock()), ResultKey(release, "drill", 3)
     cache.put(result, index.hits())
-    cache.clear()
+    cache.retire(release)
+    assert cache.get(result) is None
+    cache.put(result, index.hits())  # by a request that was still in flight
     assert cache.get(result) is None
 
 
