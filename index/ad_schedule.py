@@ -1,0 +1,111 @@
+"""When an ad may be shown: from, until, and in which hours of the searcher's week."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+HOURS_A_WEEK = 168
+ALL_HOURS = (1 << HOURS_A_WEEK) - 1
+
+
+class Window(BaseModel):
+    """Hours of some days, in the searcher's local time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    days: list[Day] = Field(min_length=1)
+    from_hour: Annotated[int, Field(ge=0, le=23)]
+    to_hour: Annotated[int, Field(ge=1, le=24, description="Not shown from this hour on.")]
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> Self:
+        if self.to_hour <= self.from_hour:
+            raise ValueError("to_hour must be after from_hour; a window over midnight is two windows")
+        return self
+
+
+class Schedule(NamedTuple):
+    """A schedule; equal ones are one."""
+
+    starts_at: float
+    """Seconds since 1970; minus infinity where it has no start."""
+    ends_at: float
+    """Not shown from this moment on; infinity where it has no end."""
+    hours: int
+    """Bit i is hour i of the week, Monday's first being 0."""
+
+
+ALWAYS = Schedule(-np.inf, np.inf, ALL_HOURS)
+
+
+def schedule_of(
+    starts_at: AwareDatetime | None, ends_at: AwareDatetime | None, windows: Sequence[Window] | None
+) -> Schedule:
+    """What the fields of an ad or campaign say; no windows at all stand for every hour."""
+    hours = ALL_HOURS
+    if windows:
+        hours = 0
+        for window in windows:
+            for day in window.days:
+                for hour in range(window.from_hour, window.to_hour):
+                    hours |= 1 << (DAYS.index(day) * 24 + hour)
+    return Schedule(starts_at.timestamp() if starts_at else -np.inf, ends_at.timestamp() if ends_at else np.inf, hours)
+
+
+class Schedules:
+    """Distinct schedules by number, 0 being `ALWAYS`. One thread adds, others ask."""
+
+    def __init__(self) -> None:
+        """Start with the one that is always open."""
+        self._numbers = {ALWAYS: 0}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def number_of(self, schedule: Schedule) -> int:
+        """The number of a schedule, which is entered where it is new."""
+        return self._numbers.setdefault(schedule, len(self._numbers))
+
+    def open(self, at: float, utc_offset_minutes: int) -> NDArray[np.bool_]:
+        """By number, whether a schedule is open for a searcher.
+
+        Args:
+            at: seconds since 1970.
+            utc_offset_minutes: how far the searcher's clock is ahead of UTC.
+        """
+        bit = 1 << _hour_of_week(at, utc_offset_minutes)
+        found = [one.starts_at <= at < one.ends_at and bool(one.hours & bit) for one in tuple(self._numbers)]
+        return np.array(found, dtype=np.bool_)
+
+    def rows(self) -> list[tuple[float | None, float | None, str]]:
+        """The schedules by number, as JSON can have them."""
+        return [
+            (
+                None if one.starts_at == -np.inf else one.starts_at,
+                None if one.ends_at == np.inf else one.ends_at,
+                f"{one.hours:x}",
+            )
+            for one in self._numbers
+        ]
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[float | None, float | None, str]]) -> "Schedules":
+        """What `rows` gave."""
+        entered = cls()
+        for starts_at, ends_at, hours in rows:
+            schedule = Schedule(
+                -np.inf if starts_at is None else starts_at, np.inf if ends_at is None else ends_at, int(hours, 16)
+            )
+            entered.number_of(schedule)
+        return entered
+
+
+def _hour_of_week(at: float, utc_offset_minutes: int) -> int:
+    local = datetime.fromtimestamp(at, UTC) + timedelta(minutes=utc_offset_minutes)
+    return local.weekday() * 24 + local.hour

@@ -1,0 +1,202 @@
+"""Which ads one request may get: its filters against the ads' columns.
+
+Filters --Columns--> Rule: `passes(rows)`  what each row says by itself: state, device, bid, advertiser, …
+                           `thins(rows)`   what depends on the request or on the other ads: pass-through, the cap
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.columns import MAX_DEVICES, EligibilityColumns, hash_of
+from index.keywords import words_of
+
+CATEGORY_SEPARATOR = " > "
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What a request says about the ads it can use; equal filters are one."""
+
+    market: str | None = None
+    language: str | None = None
+    device: str | None = None
+    exclude_advertisers: frozenset[str] = frozenset()
+    exclude_categories: frozenset[str] = frozenset()
+    """Each with all below it, as `Toys` is above `Toys > Puzzles`."""
+    min_bid: float | None = None
+    """An ad without a bid does not reach it."""
+    max_per_advertiser: int | None = None
+    utc_offset_minutes: int = 0
+    """How far the searcher's clock is ahead of UTC."""
+
+
+NO_FILTERS = Filters()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one query asks for."""
+
+    top_k: int
+    filters: Filters = NO_FILTERS
+    query: str = ""
+    """The text, for negative keywords."""
+    request_id: str = ""
+    """Decides, with the campaign, who passes where a campaign takes part in a share of the requests only."""
+    at: float = 0.0
+    """When it is asked, in seconds since 1970, for schedules."""
+    effort: float = 1.0
+    """Share of the tuned `ef_search` to spend; less is faster and finds a little less."""
+
+
+@dataclass(slots=True)
+class Rule:
+    """The filters of one request, ready to be held against rows. For one search: it sees no row added since."""
+
+    columns: EligibilityColumns
+    count: int
+    """Rows below are known to it."""
+    device_bit: int | None = None
+    barred_advertisers: NDArray[np.bool_] | None = None
+    """By number."""
+    barred_categories: NDArray[np.bool_] | None = None
+    min_bid: float | None = None
+    open_schedules: NDArray[np.bool_] | None = None
+    """By number; None where no ad has one."""
+    barred_lists: NDArray[np.bool_] | None = None
+    """By number of the list of negative keywords; None where none forbids the query."""
+    max_per_advertiser: int | None = None
+    request_hash: int = 0
+    key: Hashable = field(default=None)
+    """Equal for rules whose `targets` is the same."""
+
+    def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each row may be shown to this request, less what `thins` decides; shape as `rows`."""
+        ok: NDArray[np.bool_] = self.columns.rows["servable"][rows] & self.targets(rows)
+        campaign = self.columns.rows["campaign"][rows]
+        if self.open_schedules is not None:
+            ok &= self.open_schedules[self.columns.rows["schedule"][rows]]
+            ok &= self.open_schedules[self.columns.campaigns["schedule"][campaign]]
+        if self.barred_lists is not None:
+            ok &= ~self.barred_lists[self.columns.rows["negatives"][rows]]
+            ok &= ~self.barred_lists[self.columns.campaigns["negatives"][campaign]]
+        return ok
+
+    def targets(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """As `passes`, but only what updates seldom change, so that it is worth keeping for equal filters."""
+        ok = np.ones(len(rows), dtype=np.bool_)
+        columns = self.columns.rows
+        if self.device_bit is not None:
+            ok &= (columns["devices"][rows] & np.uint32(self.device_bit)) != 0
+        if self.barred_advertisers is not None:
+            ok &= ~self.barred_advertisers[columns["advertiser"][rows]]
+        if self.barred_categories is not None:
+            ok &= ~self.barred_categories[columns["category"][rows]]
+        if self.min_bid is not None:
+            ok &= columns["bid"][rows] >= self.min_bid  # NaN, which stands for no bid, is not
+        return ok
+
+    @property
+    def may_thin(self) -> bool:
+        """Whether `thins` can take anything away."""
+        return self.max_per_advertiser is not None or self.columns.has_partial_campaigns
+
+    def thins(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows stay; those that pass, best first."""
+        stays = np.ones(len(rows), dtype=np.bool_)
+        if self.columns.has_partial_campaigns:
+            stays = self._take_part(rows)
+        if self.max_per_advertiser is not None:
+            left = np.flatnonzero(stays)
+            advertisers = self.columns.rows["advertiser"][rows[left]]
+            stays[left] = (advertisers == 0) | (_occurrence(advertisers) < self.max_per_advertiser)
+        return stays
+
+    def _take_part(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether hash(request id, campaign) is below the campaign's pass-through rate."""
+        campaigns = self.columns.campaigns
+        campaign = self.columns.rows["campaign"][rows]
+        drawn = mix(campaigns["hash"][campaign] ^ np.uint64(self.request_hash))
+        # The 53 highest bits, as many as a float64 tells apart, as a number from 0 to below 1.
+        below: NDArray[np.bool_] = (drawn >> np.uint64(11)) * 2.0**-53 < campaigns["pass_through"][campaign]
+        return below
+
+
+def rule_for(columns: EligibilityColumns, wanted: Wanted) -> Rule:
+    """Prepare a request's filters; the cost is in the names it gives, not in the ads there are."""
+    filters, count = wanted.filters, columns.count
+    barred_lists = columns.negatives.forbidding(words_of(wanted.query)) if len(columns.negatives) > 1 else set()
+    return Rule(
+        columns,
+        count,
+        device_bit=_device_bit(columns, filters.device),
+        barred_advertisers=_barred_advertisers(columns, filters.exclude_advertisers),
+        barred_categories=_barred_categories(columns, filters.exclude_categories),
+        min_bid=filters.min_bid,
+        open_schedules=(
+            columns.schedules.open(wanted.at, filters.utc_offset_minutes) if len(columns.schedules) > 1 else None
+        ),
+        barred_lists=_marked(len(columns.negatives), barred_lists) if barred_lists else None,
+        max_per_advertiser=filters.max_per_advertiser,
+        request_hash=hash_of(wanted.request_id) if columns.has_partial_campaigns else 0,
+        key=(filters.device, filters.exclude_advertisers, filters.exclude_categories, filters.min_bid),
+    )
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Spread 64 bits over all bits: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = values ^ (values >> np.uint64(31))
+    return mixed
+
+
+def _device_bit(columns: EligibilityColumns, device: str | None) -> int | None:
+    """One that no ad names is seen by the ads that are for all devices, and by no others."""
+    if device is None:
+        return None
+    number = columns.device_names.find(device.casefold())
+    return 1 if number is None else 1 << min(number, MAX_DEVICES)  # bit 0 is of no device's
+
+
+def _barred_advertisers(columns: EligibilityColumns, names: frozenset[str]) -> NDArray[np.bool_] | None:
+    numbers = [number for name in names if (number := columns.advertiser_names.find(name))]
+    return _marked(len(columns.advertiser_names), numbers) if numbers else None
+
+
+def _barred_categories(columns: EligibilityColumns, names: frozenset[str]) -> NDArray[np.bool_] | None:
+    """Each name bars the category of that name and all below it."""
+    if not names:
+        return None
+    barred = columns.category_names.cached(names, lambda categories: _categories_below(categories, names))
+    return _marked(len(columns.category_names), barred) if barred else None
+
+
+def _categories_below(categories: Iterable[str], names: frozenset[str]) -> tuple[int, ...]:
+    wanted = [name.casefold() for name in names]
+    found = []
+    for number, category in enumerate(categories, 1):
+        folded = category.casefold()
+        if any(folded == name or folded.startswith(name + CATEGORY_SEPARATOR) for name in wanted):
+            found.append(number)
+    return tuple(found)
+
+
+def _marked(size: int, numbers: Iterable[int]) -> NDArray[np.bool_]:
+    marked = np.zeros(size, dtype=np.bool_)
+    marked[list(numbers)] = True
+    return marked
+
+
+def _occurrence(values: NDArray[np.int32]) -> NDArray[np.int64]:
+    """How many equal values come before each."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    lengths = np.diff(np.r_[starts, len(values)])
+    before = np.empty(len(values), dtype=np.int64)
+    before[order] = np.arange(len(values)) - np.repeat(starts, lengths)
+    return before
