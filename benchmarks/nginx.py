@@ -99,7 +99,9 @@ def run_nginx(binary: str, directory: Path, replicas: tuple[int, int]) -> Iterat
     configuration = configure(SHIPPED.read_text(encoding="utf-8"), port, replicas, directory)
     (directory / "nginx.conf").write_text(_MAIN.format(user=user))
     (directory / "hlm.conf").write_text(configuration, encoding="utf-8")
-    process = subprocess.Popen([binary, "-p", str(directory), "-c", "nginx.conf", "-e", "error.log"])
+    # It would take a variable of its own name, which make passes on, for a list of sockets.
+    environment = {name: value for name, value in os.environ.items() if name != "NGINX"}
+    process = subprocess.Popen([binary, "-p", str(directory), "-c", "nginx.conf", "-e", "error.log"], env=environment)
     try:
         _wait_until_it_listens(process, directory, port)
         yield Nginx(port, directory)
