@@ -100,6 +100,13 @@ def test_a_caller_is_refused_at_once_when_its_places_in_the_queue_are_taken(star
     assert server.metric('hlm_requests_total{outcome="overloaded"}') == len(refused)
 
 
+def test_queries_on_connections_that_come_together_share_batches(start: Start):
+    server = start(HLM_BATCHING__WORKERS="1")
+    answers = Burst(server, [ask(f"drill {number}") for number in range(64)]).answers()
+    assert {status for status, _, _ in answers} == {200}
+    assert server.metric("hlm_batch_size_count") <= 12  # of 8 queries at most
+
+
 def test_a_caller_does_not_wait_behind_what_another_has_queued(start: Start):
     answers = Burst(start(**ONE_BY_ONE), [*ask_slowly(100, "flood"), ask(long_query(0), "light")]).answers()
     assert {status for status, _, _ in answers} == {200}
