@@ -37,26 +37,43 @@ class Step(Protocol):
 class Margin:
     """How much longer than predicted answers take, learned from those that were given.
 
-    A wait is the sum of many batches, so the error grows like the root of it; with one margin for all, a caller who
-    floods the queue, and waits for long, would have those refused who wait for a short time.
+    A wait is the sum of many batches, so errors grow like the root of it: with one margin for all, a caller who floods
+    the queue, and waits for long, would have those refused who wait for a short time. A hiccup is as long for everyone:
+    scaled up from a short wait, it would have those refused who wait for long. So the smaller of the two counts.
     """
 
     def __init__(self) -> None:
-        self._mean = 0.0
-        self._deviation = 0.0
+        self._seconds = _Estimate()
+        self._by_root = _Estimate()
 
     def learn(self, predicted_s: float, actual_s: float) -> None:
         """Take one request into account: answered, served at once or not, or given up at its deadline.
 
         Those that were served at once as well, since after a stall there may be no others to learn from.
         """
-        error = (actual_s - predicted_s) / _root(predicted_s)
-        self._deviation += GAIN_OF_DEVIATION * (abs(error - self._mean) - self._deviation)
-        self._mean += GAIN_OF_MEAN * (error - self._mean)
+        self._seconds.learn(actual_s - predicted_s)
+        self._by_root.learn((actual_s - predicted_s) / _root(predicted_s))
 
     def of(self, predicted_s: float) -> float:
         """Seconds to be added to a prediction so that few answers are later; never negative."""
-        return max(0.0, self._mean + DEVIATIONS * self._deviation) * _root(predicted_s)
+        return min(self._seconds.high, self._by_root.high * _root(predicted_s))
+
+
+class _Estimate:
+    """Mean and mean deviation of errors."""
+
+    def __init__(self) -> None:
+        self._mean = 0.0
+        self._deviation = 0.0
+
+    def learn(self, error: float) -> None:
+        self._deviation += GAIN_OF_DEVIATION * (abs(error - self._mean) - self._deviation)
+        self._mean += GAIN_OF_MEAN * (error - self._mean)
+
+    @property
+    def high(self) -> float:
+        """What few errors exceed; never negative."""
+        return max(0.0, self._mean + DEVIATIONS * self._deviation)
 
 
 def _root(predicted_s: float) -> float:

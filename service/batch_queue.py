@@ -216,6 +216,9 @@ class BatchQueue(Generic[W]):
 
         Who got something while its oldest was passed over keeps its place: its turn to lead comes all the same.
         """
+        if not self._count:
+            self._callers.clear()
+            return
         taken = Counter(item.caller for item in batch)
         for caller in sorted(turns, key=taken.__getitem__):
             self._callers[caller] = self._callers.pop(caller)

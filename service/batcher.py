@@ -118,7 +118,7 @@ class MicroBatcher(Generic[Item, Result]):
         workers: int,
         *,
         run_few_on_loop: bool = False,
-        on_batch: Callable[[BatchCost], None] = lambda _: None,
+        on_batch: Callable[[Hashable, BatchCost], None] = lambda *_: None,
     ) -> None:
         """Prepare; nothing runs before `start`.
 
@@ -127,7 +127,8 @@ class MicroBatcher(Generic[Item, Result]):
             policy: limits of batches and queue.
             workers: threads.
             run_few_on_loop: have the event loop run a few items itself when nothing else is queued or running.
-            on_batch: hears of each run that succeeded, when its outcomes are on their way; from several threads.
+            on_batch: hears the group and the cost of each run that succeeded, when its outcomes are on their way;
+                from several threads.
         """
         self._run = run
         self._schedule: Schedule[Ticket[Item, Result]] = Schedule(policy, workers)
@@ -274,7 +275,7 @@ class MicroBatcher(Generic[Item, Result]):
         with self._changed:
             self._schedule.ended(batch)
         _deliver(batch.items, outcomes)
-        self._report(costs)
+        self._report(batch, costs)
         self._poll_until = perf_counter() + POLLING_S
         self._poll()
 
@@ -301,7 +302,7 @@ class MicroBatcher(Generic[Item, Result]):
             if len(self._schedule):  # those that waited for an embedding of this batch
                 self._changed.notify_all()
         self._loop.call_soon_threadsafe(_deliver, batch.items, outcomes)
-        self._report(costs)
+        self._report(batch, costs)
         return True
 
     def _next_batch(self, worker: _Worker[Item, Result]) -> Batch[Ticket[Item, Result]] | None:
@@ -329,10 +330,10 @@ class MicroBatcher(Generic[Item, Result]):
         first, second = self._outcomes(batch[:half]), self._outcomes(batch[half:])
         return first[0] + second[0], first[1] + second[1]
 
-    def _report(self, costs: list[BatchCost]) -> None:
+    def _report(self, batch: Batch[Ticket[Item, Result]], costs: list[BatchCost]) -> None:
         for cost in costs:
             self.learn(cost)
-            self._on_batch(cost)
+            self._on_batch(batch.items[0].group, cost)
 
 
 def _deliver(batch: "list[Ticket[Item, Result]]", outcomes: "Sequence[Result | RequestError]") -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 FORGETTING = 0.98
 """Weight of a batch after each one that follows: about the last fifty count."""
+MOST_TIMES = 4
+"""What a batch may teach at most, in predictions. A process that stood still for a second makes one look as if it had
+taken one, and what is predicted from that has queries refused; a change that lasts is believed some batches later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +30,25 @@ class BatchCost:
 
 
 class CostModel:
-    """Predicts seconds of worker time. Not thread-safe: its owner holds a lock, or calls it from one thread."""
+    """Predicts seconds of worker time, none before the first batch.
+
+    Not thread-safe: its owner holds a lock, or calls it from one thread.
+    """
 
     def __init__(self) -> None:
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
         self._queries = self._search_s = 0.0
         self._a = self._b = self._c = 0.0
 
-    @property
-    def learned(self) -> bool:
-        """Whether it has seen any batch; until then every prediction is 0."""
-        return self._queries > 0
-
     def learn(self, batch: BatchCost) -> None:
         """Take a finished batch into account."""
+        search_s = _credible(batch.search_s, self.batch_s(batch.queries, 0))
         self._queries = FORGETTING * self._queries + batch.queries
-        self._search_s = FORGETTING * self._search_s + batch.search_s
+        self._search_s = FORGETTING * self._search_s + search_s
         self._c = self._search_s / self._queries
         if batch.padded_tokens:
-            self._learn_encode(float(batch.padded_tokens), batch.encode_s)
+            encode_s = _credible(batch.encode_s, self.batch_s(0, batch.padded_tokens))
+            self._learn_encode(float(batch.padded_tokens), encode_s)
 
     def _learn_encode(self, x: float, y: float) -> None:
         self._weight = FORGETTING * self._weight + 1
@@ -68,3 +71,8 @@ class CostModel:
         """Seconds of one worker for waiting queries that are taken in batches of this size."""
         runs = queries / max(1.0, batch_size) if tokens else 0.0
         return self._a * runs + self._b * tokens + self._c * queries
+
+
+def _credible(observed_s: float, predicted_s: float) -> float:
+    """What is learned from an observation; all of the first one."""
+    return min(observed_s, MOST_TIMES * predicted_s) if predicted_s else observed_s

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import NotReadyError, RequestError
 from service.offline_retriever import Place
+from service.release import Release
 from service.routes import JSON, read_body, service_of
 from service.schemas import OfflineRequest, Problem, RetrieveResponse
 from service.service import Service
@@ -52,11 +53,16 @@ class Lines(StreamingResponse):
 )
 async def retrieve_batch(request: Request) -> Response:
     """Answer up to 1,000 queries line by line, each as soon as it and those before it are done."""
-    service = service_of(request)
+    service, arrived = service_of(request), perf_counter()
     try:
-        place = service.offline.take_place()
+        release = service.release  # all lines come from this one, whatever is served by the time of the last
+        if release is None:
+            raise NotReadyError("the release is still being loaded")
+        service.offline.require_place()
+        body = await read_body(request.scope, request.receive, service.settings.limits.max_batch_body_bytes)
+        place = service.offline.take_place()  # not before, or who sends slowly would keep others out
         try:
-            return await _answer(service, request, place)
+            return await _answer(service, release, body, place, arrived)
         except BaseException:
             service.offline.give_back(place)
             raise
@@ -65,12 +71,7 @@ async def retrieve_batch(request: Request) -> Response:
         raise
 
 
-async def _answer(service: Service, request: Request, place: Place) -> Response:
-    arrived = perf_counter()
-    release = service.release  # all lines come from this one, whatever is served by the time of the last
-    if release is None:
-        raise NotReadyError("the release is still being loaded")
-    body = await read_body(request.scope, request.receive, service.settings.limits.max_batch_body_bytes)
+async def _answer(service: Service, release: Release, body: bytes, place: Place, arrived: float) -> Response:
     wanted = await service.offline.parse(body)
 
     def ended() -> None:

@@ -64,18 +64,27 @@ class OfflineRetriever:
         self._places: list[Place] = []
         self._seconds_per_query = 0.0
 
-    def take_place(self) -> Place:
-        """Take a place, for `give_back`.
+    def require_place(self) -> None:
+        """Refuse a request whose body need not be read.
 
         Raises:
             Overloaded: all are taken; with the seconds after which one should be free, as far as recent work tells.
         """
         if len(self._places) < self._max_requests:
-            self._places.append(place := Place())
-            return place
+            return
         first_done = min((place.remaining for place in self._places), default=0)
         wait_s = first_done * self._seconds_per_query
         raise Overloaded(f"{len(self._places)} requests of many queries are running already", max(1, math.ceil(wait_s)))
+
+    def take_place(self) -> Place:
+        """Take a place, for `give_back`.
+
+        Raises:
+            Overloaded: as above.
+        """
+        self.require_place()
+        self._places.append(place := Place())
+        return place
 
     def give_back(self, place: Place) -> None:
         """Let the next request have the place."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Hashable
 
 from cores import usable_cores
 from service.batch_queue import BatchPolicy
@@ -159,7 +160,7 @@ class Service:
         shares = {releases.canary: self.settings.monitor.canary_sample_share, releases.shadow: releases.shadow_share}
         self._shadow.compare({release: share for release, share in shares.items() if release is not None})
 
-    def _batch_ran(self, cost: BatchCost) -> None:
-        if cost.lengths:  # cached embeddings do not prove the encoder
+    def _batch_ran(self, release: Hashable, cost: BatchCost) -> None:
+        if release is self.release and cost.lengths:  # a canary proves itself alone, a cached embedding no encoder
             self._probe.proved()
         self.metrics.batch_ran(cost)

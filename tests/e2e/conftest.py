@@ -1,5 +1,6 @@
 """Real artifacts, made by the real commands, and a real server started from the serving environment."""
 
+import json
 import os
 import signal
 import subprocess
@@ -88,6 +89,22 @@ def sample_index(encoder: Path, sample_feed: Path) -> Path:
     out = CACHE / "indexes" / "samples"
     hlm("index", "build", "--feed", sample_feed, "--encoder", encoder, "--out", out)
     return out
+
+
+@pytest.fixture
+def three_shoes(encoder: Path, tmp_path: Path) -> Path:
+    """An index of three ads: a0, a1, a2."""
+    feed = tmp_path / "three.jsonl"
+    feed.write_text("".join(json.dumps({"ad_id": f"a{i}", "title": f"red shoe {i}"}) + "\n" for i in range(3)))
+    hlm("index", "build", "--feed", feed, "--encoder", encoder, "--out", tmp_path / "three")
+    return tmp_path / "three"
+
+
+@pytest.fixture
+def canary(encoder: Path, three_shoes: Path) -> dict[str, str]:
+    """The environment of a server with a canary that has other ads, and answers only who asks for it."""
+    settings = {"NAME": "canary", "ENCODER": str(encoder), "INDEX": str(three_shoes), "SHARE": "0"}
+    return {f"HLM_CANARY__{name}": value for name, value in settings.items()}
 
 
 @pytest.fixture

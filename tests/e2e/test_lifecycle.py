@@ -1,4 +1,4 @@
-"""Starting, refusing to start, deadlines, disconnects, overload and draining, on a real server."""
+"""Starting, refusing to start, deadlines, disconnects, overload, callers and draining, on a real server."""
 
 import contextlib
 import json
@@ -20,19 +20,38 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 Start = Callable[..., Server]
-LONG_QUERY = "cordless drill " * 34
-"""As many tokens as a query may have, so that a batch of them takes tens of milliseconds."""
+ONE_BY_ONE = {"HLM_BATCHING__WORKERS": "1", "HLM_BATCHING__MAX_BATCH_SIZE": "1", "HLM_CACHE__EMBEDDING_BYTES": "0"}
+"""As much of a queue as possible: one query a batch, each encoded for itself."""
+
+
+def long_query(number: int) -> str:
+    """Like no other, with as many tokens as a query may have, so that a few of them take tens of milliseconds."""
+    return f"{number} " + "cordless drill " * 33
+
+
+def ask(query: str, caller: str = "burst", **fields: object) -> bytes:
+    body = json.dumps({"query": query, "timeout_ms": 10_000, **fields}).encode()
+    lines = f"Connection: close\r\nX-HLM-Caller: {caller}\r\nContent-Length: {len(body)}"
+    return f"POST /retrieve HTTP/1.1\r\nHost: x\r\n{lines}\r\n\r\n".encode() + body
+
+
+def ask_slowly(count: int, caller: str = "burst", **fields: object) -> list[bytes]:
+    return [ask(long_query(number), caller, **fields) for number in range(count)]
 
 
 class Burst:
-    """Requests that are all sent before the first is answered: ready-made bytes on open connections."""
+    """Requests that are all there, in this order, before the server reads the first: it stands still meanwhile."""
 
-    def __init__(self, server: Server, count: int) -> None:
-        body = json.dumps({"query": LONG_QUERY, "timeout_ms": 10_000}).encode()
-        head = f"POST /retrieve HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._connections = [connect(server) for _ in range(count)]
-        for connection in self._connections:
-            connection.sendall(head.encode() + body)
+    def __init__(self, server: Server, requests: list[bytes], leaving: int = 0) -> None:
+        """Send them, each on a connection of its own; the last `leaving` clients go away at once."""
+        server.process.send_signal(signal.SIGSTOP)
+        connections = [connect(server) for _ in requests]  # the kernel accepts them
+        for connection, request in zip(connections, requests, strict=True):
+            connection.sendall(request)
+        self._connections = connections[: len(connections) - leaving]
+        for connection in connections[len(self._connections) :]:
+            connection.close()
+        server.process.send_signal(signal.SIGCONT)
 
     def answers(self) -> list[tuple[int, dict[str, str], dict[str, Any]]]:
         """Status, headers and document of each answer, as they were sent."""
@@ -52,32 +71,28 @@ def connect(server: Server) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=60)
 
 
-ONE_BY_ONE = {"HLM_BATCHING__WORKERS": "1", "HLM_BATCHING__MAX_BATCH_SIZE": "1", "HLM_CACHE__EMBEDDING_BYTES": "0"}
-"""As much of a queue as possible: one query a batch, and each encoded although all are alike."""
-
-
 def test_an_idle_server_tries_and_answers_504_when_the_budget_is_spent(start: Start):
-    answer = start(**ONE_BY_ONE).retrieve(LONG_QUERY, timeout_ms=1)
-    assert answer.status_code == 504
-    assert answer.json()["type"] == "deadline_exceeded"
+    server = start(**ONE_BY_ONE)
+    answer = server.retrieve(long_query(1), timeout_ms=1)
+    assert (answer.status_code, answer.json()["type"]) == (504, "deadline_exceeded")
+    assert server.metric('hlm_requests_total{outcome="deadline_exceeded"}') == 1
+    assert server.retrieve(long_query(2)).status_code == 200
 
 
 def test_what_cannot_be_in_time_is_refused_at_once_unencoded_with_the_wait_that_was_predicted(start: Start):
     server = start(**ONE_BY_ONE)
-    others = Burst(server, 60)
-    wait_until(lambda: server.metric("hlm_queued_requests") >= 20)
-    answer = server.retrieve("drill", timeout_ms=1)
-    assert {status for status, _, _ in others.answers()} == {200}
-    assert (answer.status_code, answer.json()["type"]) == (503, "overloaded")
-    assert int(answer.headers["retry-after"]) >= 1
-    assert int(answer.headers["x-hlm-predicted-wait-ms"]) > 1
+    *others, (status, headers, problem) = Burst(server, [*ask_slowly(60), ask("drill", timeout_ms=1)]).answers()
+    assert {status for status, _, _ in others} == {200}
+    assert (status, problem["type"]) == (503, "overloaded")
+    assert int(headers["retry-after"]) >= 1
+    assert int(headers["x-hlm-predicted-wait-ms"]) > 1
     assert server.metric('hlm_requests_total{outcome="overloaded"}') == 1
     assert server.metric("hlm_batch_size_count") == 60
 
 
 def test_a_caller_is_refused_at_once_when_its_places_in_the_queue_are_taken(start: Start):
     server = start(**ONE_BY_ONE, HLM_BATCHING__MAX_QUEUE_SIZE="2")
-    answers = Burst(server, 60).answers()
+    answers = Burst(server, ask_slowly(60)).answers()
     refused = [(headers, problem) for status, headers, problem in answers if status == 503]
     assert {status for status, _, _ in answers} == {200, 503}
     assert {problem["type"] for _, problem in refused} == {"overloaded"}
@@ -85,16 +100,43 @@ def test_a_caller_is_refused_at_once_when_its_places_in_the_queue_are_taken(star
     assert server.metric('hlm_requests_total{outcome="overloaded"}') == len(refused)
 
 
+def test_queries_on_connections_that_come_together_share_batches(start: Start):
+    server = start(HLM_BATCHING__WORKERS="1")
+    answers = Burst(server, [ask(f"drill {number}") for number in range(64)]).answers()
+    assert {status for status, _, _ in answers} == {200}
+    assert server.metric("hlm_batch_size_count") <= 12  # of 8 queries at most
+
+
+def test_a_caller_does_not_wait_behind_what_another_has_queued(start: Start):
+    answers = Burst(start(**ONE_BY_ONE), [*ask_slowly(100, "flood"), ask(long_query(0), "light")]).answers()
+    assert {status for status, _, _ in answers} == {200}
+    *flood, light = [document["timings_ms"]["queue"] for _, _, document in answers]
+    assert light < sorted(flood)[20]
+
+
+def test_under_pressure_answers_get_cheaper_and_say_so(start: Start):
+    server = start(**ONE_BY_ONE, HLM_OVERLOAD__STEPS='[{"name": "smaller_ef_search", "at_pressure": 0.00001}]')
+    answers = Burst(server, ask_slowly(40, top_k=10)).answers()
+    first, *others = [document["coverage"] for _, _, document in answers]
+    assert first == {"complete": True, "reason": None, "degraded": []}  # it came to an idle service
+    assert others == [{"complete": False, "reason": "degraded", "degraded": ["smaller_ef_search"]}] * 39
+    assert server.metric('hlm_degraded_answers_total{step="smaller_ef_search"}') == 39
+
+
+def test_under_more_pressure_only_what_was_asked_before_is_answered(start: Start):
+    steps = '[{"name": "cached_only", "at_pressure": 0.00001}]'
+    server = start(**ONE_BY_ONE | {"HLM_CACHE__EMBEDDING_BYTES": "1000000"}, HLM_OVERLOAD__STEPS=steps)
+    assert server.retrieve("drill").json()["cached"] is False
+    first, *unknown, known = Burst(server, [*ask_slowly(40), ask("drill")]).answers()
+    assert first[0] == 200  # as above
+    assert (known[0], known[2]["cached"]) == (200, True)
+    assert {status for status, _, _ in unknown} == {503}
+    assert all("asked before" in problem["detail"] for _, _, problem in unknown)
+
+
 def test_a_client_that_goes_away_is_dropped_unencoded(start: Start):
     server = start(**ONE_BY_ONE)
-    staying = Burst(server, 80)
-    wait_until(lambda: server.metric("hlm_queued_requests") >= 40)
-    body = json.dumps({"query": "never mind", "timeout_ms": 10_000}).encode()
-    request = b"POST /retrieve HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-    leaving = [connect(server) for _ in range(5)]
-    for connection in leaving:
-        connection.sendall(request)
-        connection.close()
+    staying = Burst(server, ask_slowly(85), leaving=5)
     assert {status for status, _, _ in staying.answers()} == {200}
     wait_until(lambda: server.metric('hlm_requests_total{outcome="cancelled"}') == 5)
     assert server.metric("hlm_batch_size_count") == 80
@@ -102,8 +144,7 @@ def test_a_client_that_goes_away_is_dropped_unencoded(start: Start):
 
 def test_sigterm_drains_without_losing_a_request(start: Start):
     server = start(HLM_SERVER__DRAIN_GRACE_MS="2000", **ONE_BY_ONE)
-    early = Burst(server, 60)
-    wait_until(lambda: server.metric("hlm_queued_requests") >= 1)
+    early = Burst(server, ask_slowly(60))
     server.process.send_signal(signal.SIGTERM)
     wait_until(lambda: server.client.get("/health/ready").status_code == 503)
     assert server.client.get("/health/live").status_code == 200

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,6 +121,21 @@ def test_more_requests_than_have_a_place_are_refused_with_retry_after(start: Sta
     for wrong in (b"nope", b"{}"):  # neither keeps its place
         server.client.post("/retrieve/batch", content=wrong)
     assert len(ask(server, ["drill"])) == 1
+
+
+def test_who_sends_slowly_keeps_nobody_out(start: Start):
+    server = start(HLM_LIMITS__MAX_BATCH_REQUESTS="1")
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps({"queries": ["mouse"]}).encode()
+    head = f"POST /retrieve/batch HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as slow:
+        slow.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
+        assert slow.recv(65_536).startswith(b"HTTP/1.1 100 ")  # it is being read
+        assert len(ask(server, ["drill"])) == 1
+        slow.sendall(body)
+        answer = b"".join(iter(lambda: slow.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'{"position":0,' in answer
 
 
 def test_a_client_that_goes_away_stops_the_work(start: Start):

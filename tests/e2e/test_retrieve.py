@@ -3,8 +3,10 @@
 import json
 import re
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from index.ads import FIELD_NAMES, AdTable
 from service.encoder import Encoder
 from service.schemas import RetrieveResponse
-from tests.e2e.conftest import Server, hlm
+from tests.e2e.conftest import Server
 from tests.e2e.malformed import MALFORMED
 
 pytestmark = pytest.mark.e2e
@@ -55,11 +57,8 @@ def test_an_answer_has_the_documented_form(server: Server):
     assert 0 < answer.timings_ms.encode <= answer.timings_ms.total
 
 
-def test_asking_for_more_ads_than_there_are_says_so(server: Server, tmp_path, encoder, start):
-    feed = tmp_path / "three.jsonl"
-    feed.write_text("".join(json.dumps({"ad_id": f"a{i}", "title": f"red shoe {i}"}) + "\n" for i in range(3)))
-    hlm("index", "build", "--feed", feed, "--encoder", encoder, "--out", tmp_path / "index")
-    answer = start("--index", tmp_path / "index").retrieve("shoe", top_k=10).json()
+def test_asking_for_more_ads_than_there_are_says_so(start: Callable[..., Server], three_shoes: Path):
+    answer = start("--index", three_shoes).retrieve("shoe", top_k=10).json()
     assert {ad["ad_id"] for ad in answer["ads"]} == {"a0", "a1", "a2"}
     assert answer["coverage"] == {"complete": False, "reason": "index_smaller_than_top_k", "degraded": []}
 
@@ -72,6 +71,43 @@ def test_concurrent_callers_each_get_their_own_answer(server: Server):
     for query, answer in together:
         assert answer["ads"][0]["score"] == pytest.approx(alone[query]["ads"][0]["score"], abs=0.05)
         assert len({ad["ad_id"] for ad in answer["ads"]} & {ad["ad_id"] for ad in alone[query]["ads"]}) >= 6
+
+
+def test_a_query_that_was_asked_before_is_not_encoded_again(server: Server):
+    hits = 'hlm_cache_lookups_total{cache="embedding",result="hit"}'
+    first = server.retrieve("hedge trimmer, quiet", top_k=10).json()
+    before = server.metric(hits), server.metric("hlm_batch_size_count")
+    again = server.retrieve("Hedge TRIMMER, quiet", top_k=10).json()  # the tokenizer sees no difference
+    assert (first["cached"], again["cached"]) == (False, True)
+    assert again["ads"] == first["ads"]
+    assert (server.metric(hits), server.metric("hlm_batch_size_count")) == (before[0] + 1, before[1])
+    assert server.metric("hlm_cache_entries") >= 1
+
+
+def test_a_whole_result_is_used_again_where_that_is_wanted(start: Callable[..., Server]):
+    server = start(HLM_CACHE__RESULT_TTL_MS="60000")
+    first = server.retrieve("drill", top_k=10, fields=["title"]).json()
+    again = server.retrieve("drill", top_k=10, fields=["bid"]).json()
+    assert (first["cached"], again["cached"]) == (False, True)
+    assert [ad["ad_id"] for ad in again["ads"]] == [ad["ad_id"] for ad in first["ads"]]
+    assert set(again["ads"][0]) == {"ad_id", "score", "bid"}
+    assert again["timings_ms"]["encode"] == again["timings_ms"]["search"] == 0
+    assert server.retrieve("drill", top_k=5).json()["cached"] is True  # its embedding
+    assert server.metric('hlm_cache_lookups_total{cache="result",result="hit"}') == 1
+
+
+def test_all_of_an_answer_comes_from_one_release(start: Callable[..., Server], canary: dict[str, str]):
+    """Half of the requests go to a canary that has other ads; like queries of both are asked at once."""
+    server = start(**canary | {"HLM_CANARY__SHARE": "0.5"}, HLM_BATCHING__WORKERS="1")
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda query: server.retrieve(query, top_k=3).json(), QUERIES * 40))
+    made = defaultdict(set)
+    for answer in answers:
+        ads = {ad["ad_id"] for ad in answer["ads"]}
+        assert (answer["release"] == "canary") == (ads == {"a0", "a1", "a2"})
+        made[answer["release"]].add((answer["model_version"], answer["index_version"]))
+    assert {release: len(versions) for release, versions in made.items()} == {"test": 1, "canary": 1}
+    assert made["test"] != made["canary"]
 
 
 def test_malformed_bodies_are_refused_one_by_one_and_leave_good_requests_alone(server: Server):

@@ -1,5 +1,6 @@
 """What a real server says about itself: logs, request log, traces, and health while something in it is broken."""
 
+import itertools
 import json
 import signal
 import socket
@@ -34,6 +35,17 @@ Encoder.encode = encode_or_break
 HANG = BROKEN_ENCODER.format(fault="while broken.exists(): time.sleep(0.01)")
 DIE = BROKEN_ENCODER.format(fault="if broken.exists(): broken.unlink(); raise SystemExit")
 NONSENSE = BROKEN_ENCODER.format(fault="if broken.exists(): return encode(self, token_ids) * float('nan')")
+BROKEN_STABLE = """
+import os, pathlib
+from index.load import FrozenIndex
+search, broken = FrozenIndex.search, pathlib.Path(os.environ["BROKEN"])
+def search_or_break(self, *args, **options):
+    if broken.exists() and self.manifest.ad_count > 3:
+        raise OSError
+    return search(self, *args, **options)
+FrozenIndex.search = search_or_break
+"""
+"""Breaks all indexes but the small one of a canary."""
 QUOTE = """
 from service.encoder import Encoder
 tokenize, encode = Encoder.tokenize, Encoder.encode
@@ -115,6 +127,21 @@ def test_an_idle_engine_that_gives_nonsense_is_not_ready_but_live(start: Start, 
     assert status(server, "/health/live") == 200
     broken.unlink()
     wait_until(lambda: not_ready(server) == "")
+
+
+def test_a_canary_that_answers_does_not_prove_the_release_beside_it(start: Start, broken: Path, canary: dict[str, str]):
+    server = start(fault=BROKEN_STABLE, BROKEN=str(broken), **canary)
+    numbers = itertools.count()
+
+    def not_ready_while_the_canary_answers() -> str:
+        body = {"query": f"shoe {next(numbers)}", "timeout_ms": 10_000}
+        answer = server.client.post("/retrieve", json=body, headers={"X-HLM-Release": "canary"})
+        assert (answer.status_code, answer.json()["release"]) == (200, "canary")
+        return not_ready(server)
+
+    broken.touch()
+    wait_until(lambda: not_ready_while_the_canary_answers() != "")
+    assert not_ready(server) == "a probe of the engine failed: OSError\n"
 
 
 def test_every_log_line_is_json_and_none_has_a_query_whatever_is_wrong_with_it(start: Start):

@@ -82,10 +82,16 @@ def test_the_margin_covers_what_predictions_lack_and_how_much_they_vary():
     assert varying.of(0.04) == pytest.approx(0.01 + 4 * 0.01, rel=0.15)
 
 
-def test_the_margin_grows_like_the_root_of_the_wait():
+def test_who_waits_for_a_short_time_gets_less_of_a_margin_than_who_waits_for_long():
     margin = Margin()
-    margin.learn(0.04, 0.06)
-    assert margin.of(0.16) == pytest.approx(2 * margin.of(0.04))
+    margin.learn(0.16, 0.24)
+    assert margin.of(0.04) == pytest.approx(margin.of(0.16) / 2)
+
+
+def test_a_hiccup_of_a_short_wait_is_not_scaled_up():
+    margin = Margin()
+    margin.learn(0.001, 0.5)
+    assert margin.of(1.0) == pytest.approx(margin.of(0.001)) == pytest.approx((1 / 8 + 4 / 4) * 0.499)
 
 
 def test_what_comes_sooner_than_predicted_makes_nothing_late():

@@ -220,20 +220,20 @@ def wait_for_idle(batcher: Batcher) -> Forecast:
 
 @run_async
 async def test_what_batches_cost_is_learned_and_told():
-    told: list[BatchCost] = []
-    async with batcher_of(Doubler(), on_batch=told.append) as batcher:
+    told: list[tuple[object, BatchCost]] = []
+    async with batcher_of(Doubler(), on_batch=lambda *ran: told.append(ran)) as batcher:
         batcher.learn(BatchCost([1], 0.5, 1, 0.25))
         assert batcher.forecast("caller", cached=True).predicted_s == pytest.approx(0.25)
         await submit(batcher, 1)
         await asyncio.to_thread(wait_until, lambda: len(told) == 1)
-        assert told == [BatchCost([1], 0.5, 1, 0.25)]
+        assert told == [("release", BatchCost([1], 0.5, 1, 0.25))]
         assert batcher.forecast("caller", cached=False).predicted_s > 0.75
 
 
 @run_async
 async def test_only_the_parts_of_a_failed_batch_that_ran_are_learned():
     run, told = Doubler(), list[BatchCost]()
-    async with batcher_of(run, on_batch=told.append) as batcher:
+    async with batcher_of(run, on_batch=lambda _, cost: told.append(cost)) as batcher:
         first = await occupy(batcher, run)
         others = [submit(batcher, item) for item in (1, 13)]
         run.gate.set()
@@ -359,7 +359,7 @@ async def test_a_stuck_worker_is_replaced_and_those_it_kept_are_answered():
     run = Doubler()
     stuck = run.gate
     told: list[BatchCost] = []
-    async with batcher_of(run, on_batch=told.append) as batcher:
+    async with batcher_of(run, on_batch=lambda _, cost: told.append(cost)) as batcher:
         first = await occupy(batcher, run)
         waiting = submit(batcher, 5)
         run.gate = threading.Event()

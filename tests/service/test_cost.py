@@ -77,3 +77,29 @@ def test_what_was_true_is_forgotten_when_the_machine_gets_slower():
     for number in range(200):
         model.learn(batch(lengths[number % 3], factor=3))
     assert model.batch_s(4, 64) == pytest.approx(3 * (A_S + 64 * B_S + 4 * C_S), rel=0.1)
+
+
+LENGTHS = [[8], [16] * 4, [9] * 8]
+USUAL_S = A_S + 64 * B_S + 4 * C_S
+
+
+def learned_well() -> CostModel:
+    return learned(*(batch(LENGTHS[number % 3]) for number in range(300)))
+
+
+@pytest.mark.parametrize("lengths", [*LENGTHS, []], ids=["one", "four", "eight", "cached"])
+def test_a_batch_that_took_a_thousand_times_as_long_teaches_next_to_nothing(lengths: list[int]):
+    """As one does in which the whole process stood still."""
+    model = learned_well()
+    model.learn(batch(lengths, queries=len(lengths) or 8, factor=1_000))
+    assert model.batch_s(4, 64) <= 1.4 * USUAL_S
+
+
+@pytest.mark.parametrize("factor", [10, 100])
+def test_a_change_that_lasts_is_believed_however_large_it_is(factor: float):
+    model = learned_well()
+    batches = 0
+    while model.batch_s(4, 64) < factor * USUAL_S / 2:
+        model.learn(batch(LENGTHS[batches % 3], factor=factor))
+        batches += 1
+    assert batches <= 100

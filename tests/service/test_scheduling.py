@@ -158,6 +158,15 @@ def test_after_an_overload_all_is_well_within_the_time_of_one_request():
     assert all(query.in_time for query in later)
 
 
+def test_a_hiccup_at_rest_has_no_patient_query_refused():
+    """The error is long for the query that it hit, and nothing to those who give a hundred times as much."""
+    simulation = Simulation(admission=Admission(OverloadSettings().steps), stall=(10, 10.0))
+    before = poisson(0.05 * CAPACITY, 21, budget_s=100 * BUDGET_S, seed=3)
+    burst = [Query(21.0, "burst", 20, 21.0 + 100 * BUDGET_S) for _ in range(60)]
+    simulation.run(before + burst)
+    assert all(query.in_time for query in before + burst)
+
+
 @pytest.mark.parametrize(("load", "soon_s"), [(0.05, 240), (0.5, 30), (0.9, 30)], ids=["idle", "usual", "busy"])
 def test_a_stall_is_forgotten_soon(load: float, soon_s: float):
     """What a worker that stood still taught, and those who had the patience to wait, must not refuse all later ones."""
