@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from artifacts.space import EmbeddingSpace
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION: Literal[1] = 1
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -29,7 +28,6 @@ class FileEntry(Record):
 class Manifest(Record):
     """What every artifact's manifest has."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     fingerprint: str
     """Hash of all inputs and options; a build whose fingerprint is unchanged has nothing to do."""
@@ -73,6 +71,7 @@ class EncoderManifest(Manifest):
     `token_type_ids`; its only output is `embedding`, float32 of shape (batch, dim).
     """
 
+    schema_version: Literal[1] = 1
     kind: Literal["encoder"] = "encoder"
     model_version: str
     """Name and first digits of the graph's hash; appears in every answer."""
@@ -102,26 +101,33 @@ class RecallPoint(Record):
 
 
 class RecallReport(Record):
-    """Recall of the graph against exact search on the same embeddings, and how `ef_search` was chosen."""
+    """Recall against exact search on the same embeddings."""
 
     k: int
     target: float
+    """What each segment has to reach."""
     ann_recall: float
-    ef_search: int | None
-    """None where everything is scanned exactly; there is no curve then."""
+    """Mean over the segments, by their ads."""
     query_count: int
     query_source: str
-    curve: list[RecallPoint]
 
 
 class SegmentEntry(Record):
     """One part of the index that is searched as a whole."""
 
     name: str
+    market: str
+    """`any` where its ads name none."""
+    language: str
+    """As `market`."""
     kind: Literal["hnsw", "exact"]
     ad_count: int
     ef_search: int | None = Field(ge=1)
     """None where the segment is scanned exactly."""
+    ann_recall: float
+    """1 where it is scanned."""
+    curve: list[RecallPoint]
+    """How `ef_search` was chosen; empty where it is scanned."""
 
 
 class FeedReport(Record):
@@ -131,19 +137,24 @@ class FeedReport(Record):
     sha256: str
     lines: int
     ads: int
+    not_active: int
+    """Of the ads, those that are not to be shown until they are resumed."""
     skipped: dict[str, int]
     """Lines left out, by reason."""
 
 
 class IndexManifest(Manifest):
-    """Manifest of an index artifact: per-segment graphs and vectors, ad columns and this."""
+    """Manifest of an index artifact: per-segment graphs, vectors, columns of texts and of eligibility, and this."""
 
+    schema_version: Literal[2] = 2  # 1 had one segment, and said nothing of eligibility
     kind: Literal["index"] = "index"
     index_version: str
     """Feed name and first digits of a hash of all files, so equal versions are equal indexes; in every answer."""
     model_version: str | None
     """Encoder that embedded the ads; None where the feed brought its embeddings."""
     ad_count: int
+    campaigns: int
+    """That have a description; of any other, everything is allowed."""
     hnsw: HnswParams
     segments: list[SegmentEntry] = Field(min_length=1)
     recall: RecallReport

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from artifacts.errors import HlmError
-from artifacts.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest
+from artifacts.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 ManifestT = TypeVar("ManifestT", bound=Manifest)
 
@@ -131,8 +131,9 @@ def load_manifest(directory: Path, kind: type[ManifestT]) -> ManifestT:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
+        version = kind.model_fields["schema_version"].default
         raise ArtifactError(
-            f"{path}: not a valid {kind.__name__} of schema version {SCHEMA_VERSION}: {where}: {first['msg']}"
+            f"{path}: not a valid {kind.__name__} of schema version {version}: {where}: {first['msg']}"
         ) from error
 
 

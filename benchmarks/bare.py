@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.queries import read_queries
 from index.ad_index import AdIndex
+from index.filters import Wanted
 from index.load import load_index
 from memory import use_huge_pages
 from service.encoder import Encoder
@@ -32,7 +33,7 @@ def run_bare(
         batch = list(islice(queries, batch_size))
         started = perf_counter()
         token_ids = [encoder.tokenize(query) for query in batch]
-        hits = ad_index.search(encoder.encode(token_ids), [top_k] * batch_size)
+        hits = ad_index.search(encoder.encode(token_ids), [Wanted(top_k)] * batch_size)
         for one in hits:
             _ = one.json_ids
         took.append(perf_counter() - started)

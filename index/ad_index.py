@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import orjson
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from artifacts.manifest import IndexManifest, SegmentEntry
 from index.ads import AdTable
+from index.filters import Wanted
+
+Short = Literal["filtered", "index_smaller_than_top_k"]
+"""Why there are fewer hits than were wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,10 @@ class SearchHits:
     """Cosine in the embedding space, shape (k,)."""
     ads: AdTable
     """The table that the rows belong to; stays valid when the index swaps its own for another."""
+    short: Short | None = None
+    """None where there are as many as were wanted."""
+    for_others: bool = True
+    """Whether the same question gets the same ads under another request id."""
 
     @property
     def ad_ids(self) -> list[str]:
@@ -40,6 +48,7 @@ class IndexStats:
     """What an index holds now."""
 
     ad_count: int
+    """Those that are not to be shown now among them."""
     segments: tuple[SegmentEntry, ...]
     memory_bytes: int
     """Held by graphs and scanned vectors; the columns are mapped from disk and not counted."""
@@ -53,13 +62,12 @@ class AdIndex(Protocol):
         """What the index was built from."""
         ...
 
-    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int], *, effort: float = 1.0) -> list[SearchHits]:
-        """Find the best ads of each query.
+    def search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
+        """Find the best ads that each query may get.
 
         Args:
             embeddings: L2-normalised, shape (n, dim).
-            top_k: how many ads each of the n queries asks for, at least 1. Where the index holds fewer, all come back.
-            effort: share of the tuned `ef_search` to spend; less is faster and finds a little less.
+            wanted: what each of the n queries asks for.
         """
         ...
 
@@ -67,16 +75,14 @@ class AdIndex(Protocol):
         """Whether a search for so many ads looks at less with this effort than with all."""
         ...
 
-    def still_eligible(self, hits: SearchHits) -> SearchHits:
-        """Those of earlier hits of this index that may be shown now, in their order."""
+    def still_eligible(self, hits: SearchHits, wanted: Wanted) -> SearchHits:
+        """Those of earlier hits of this index that may be shown now, to this request, in their order."""
         ...
 
-    def exact_search(self, embeddings: NDArray[np.float32], top_k: int) -> list[SearchHits]:
-        """Find the best `top_k` ads of each query by comparing with all of them: the truth that `search` approaches.
+    def exact_search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
+        """As `search`, by comparing with every ad that a query may get: the truth that `search` approaches.
 
-        Args:
-            embeddings: L2-normalised, shape (n, dim).
-            top_k: at least 1. Where the index holds fewer, all come back.
+        Reads all vectors, in chunks without the GIL; `effort` changes nothing.
         """
         ...
 

@@ -35,7 +35,7 @@ _TEXT_FIELDS = tuple(name for name in FIELD_NAMES if name not in _NUMBER_FIELDS)
 _IDS_A_STEP = 500
 """About 0.3 ms; without steps the interpreter's lock changes hands every 5 ms."""
 _PAUSE_S = 50e-6
-_JSON_FIELDS: frozenset[FieldName] = frozenset({"devices", "attrs"})
+_JSON_FIELDS: frozenset[FieldName] = frozenset({"market", "language", "devices", "attrs"})
 
 
 class TextColumn:

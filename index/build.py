@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,15 +27,16 @@ from cores import usable_cores
 from index.embed import MAX_BATCH_TOKENS, SHARD_ADS, Embedder, embed_ads
 from index.errors import BuildError
 from index.hnsw import HnswGraph
-from index.ingest import EmbeddingsFrom, FeedContents, read_ads
-from index.layout import ADS, SEGMENTS, VECTORS
-from index.queries import sample_queries
-from index.segment import WHOLE, build_segment
+from index.ingest import EmbeddingsFrom, FeedContents, read_ads, read_campaigns
+from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
+from index.queries import QuerySample, sample_queries
+from index.routing import SegmentKey
+from index.segment import build_segment
 from index.tune import tune
 from index.vectors import normalize
 from index.work import drop_leftovers, work_directory
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of every fingerprint; to be raised when the same inputs come to give another artifact."""
 
 _TOOLS = ("hlm-retrieval", "hnswlib", "numpy", "onnxruntime", "tokenizers")
@@ -60,6 +61,8 @@ class BuildInputs:
     embeddings: EmbeddingsFrom = None
     queries: Path | None = None
     """Queries to measure recall with."""
+    campaigns: Path | None = None
+    """What campaigns say for their ads, one a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +116,24 @@ def build_index(inputs: BuildInputs, out: Path, options: BuildOptions, *, force:
                 dim=inputs.space.dim,
                 strict=options.strict,
             )
+            campaigns = read_campaigns(inputs.campaigns, strict=options.strict) if inputs.campaigns else []
+            for campaign in campaigns:
+                contents.eligibility.set_campaign(campaign)
             contents.ads.save(_fresh_directory(parts / ADS))
+            contents.eligibility.save(_fresh_directory(parts / ELIGIBILITY))
         with phases("embeddings"):
             vectors = _write_vectors(parts / VECTORS, contents, inputs, embedder, work)
-        with phases("graph"):
-            rows = np.arange(len(vectors))
-            directory = _fresh_directory(parts / SEGMENTS / WHOLE)
-            segment = build_segment(directory, vectors, rows, options.hnsw, threads=usable_cores())
+        with phases("graphs"):
+            graphs = _build_segments(_fresh_directory(parts / SEGMENTS), contents.segments, vectors, options)
         with phases("recall"):
-            recall = _exact_recall(options, len(vectors))
-            if isinstance(segment, HnswGraph):
-                sample = sample_queries(inputs.queries, contents.ads, vectors, embedder)
-                recall = tune(segment, vectors, sample, k=options.k, target=options.target_recall)
+            sample = sample_queries(inputs.queries, contents.ads, vectors, embedder) if any(graphs.values()) else None
+            entries = [
+                _entry(key, rows, graphs[key], vectors, sample, options) for key, rows in contents.segments.items()
+            ]
         with phases("publish"):
-            manifest = _publish(parts, out, _manifest(inputs, options, index_key, contents.report, recall))
+            recall = _recall_report(entries, sample, options)
+            manifest = _manifest(inputs, options, index_key, contents.report, entries, recall, len(campaigns))
+            manifest = _publish(parts, out, manifest)
     return BuildResult(manifest, phases.seconds)
 
 
@@ -177,8 +184,13 @@ def _ads_fingerprint(inputs: BuildInputs, feed_sha256: str) -> str:
 def _index_fingerprint(inputs: BuildInputs, options: BuildOptions, ads_key: str) -> str:
     """Of everything."""
     query_encoder = inputs.encoder and inputs.encoder.manifest.model_version
-    queries = inputs.queries and _sha256(inputs.queries)
-    return fingerprint({"ads": ads_key, "options": options, "queries": queries, "query_encoder": query_encoder})
+    parts = {"ads": ads_key, "options": options, "query_encoder": query_encoder}
+    parts |= {name: path and _sha256(path) for name, path in _beside_the_feed(inputs).items()}
+    return fingerprint(parts)
+
+
+def _beside_the_feed(inputs: BuildInputs) -> dict[str, Path | None]:
+    return {"queries": inputs.queries, "campaigns": inputs.campaigns}
 
 
 def _fresh_directory(path: Path) -> Path:
@@ -204,30 +216,65 @@ def _write_vectors(
     return vectors
 
 
-def _exact_recall(options: BuildOptions, ad_count: int) -> RecallReport:
-    """What to say of an index that is scanned, and so misses nothing."""
+def _build_segments(
+    directory: Path,
+    segments: Mapping[SegmentKey, NDArray[np.int64]],
+    vectors: NDArray[np.float32],
+    options: BuildOptions,
+) -> dict[SegmentKey, HnswGraph | None]:
+    """Write all segments; gives the graphs of those that have one."""
+    return {
+        key: build_segment(_fresh_directory(directory / key.name), vectors, rows, options.hnsw, threads=usable_cores())
+        for key, rows in segments.items()
+    }
+
+
+def _entry(
+    key: SegmentKey,
+    rows: NDArray[np.int64],
+    graph: HnswGraph | None,
+    vectors: NDArray[np.float32],
+    sample: QuerySample | None,
+    options: BuildOptions,
+) -> SegmentEntry:
+    """What the manifest says of a segment; a graph's `ef_search` is chosen on the way."""
+    tuned = None
+    if graph is not None and sample is not None:
+        tuned = tune(graph, vectors, rows, sample.embeddings, k=options.k, target=options.target_recall, name=key.name)
+    return SegmentEntry(
+        name=key.name,
+        market=key.market,
+        language=key.language,
+        kind="hnsw" if tuned else "exact",
+        ad_count=len(rows),
+        ef_search=tuned and tuned.ef_search,
+        ann_recall=tuned.ann_recall if tuned else 1.0,
+        curve=tuned.curve if tuned else [],
+    )
+
+
+def _recall_report(entries: Sequence[SegmentEntry], sample: QuerySample | None, options: BuildOptions) -> RecallReport:
+    ads = [entry.ad_count for entry in entries]
     return RecallReport(
-        k=min(options.k, ad_count),
+        k=min(options.k, max(ads)),
         target=options.target_recall,
-        ann_recall=1.0,
-        ef_search=None,
-        query_count=0,
-        query_source="none needed: scanned exactly",
-        curve=[],
+        ann_recall=float(np.average([entry.ann_recall for entry in entries], weights=ads)),
+        query_count=len(sample.embeddings) if sample else 0,
+        query_source=sample.source if sample else "none needed: scanned exactly",
     )
 
 
 def _manifest(
-    inputs: BuildInputs, options: BuildOptions, index_key: str, feed: FeedReport, recall: RecallReport
+    inputs: BuildInputs,
+    options: BuildOptions,
+    index_key: str,
+    feed: FeedReport,
+    segments: list[SegmentEntry],
+    recall: RecallReport,
+    campaigns: int,
 ) -> IndexManifest:
     """All of the manifest but the files."""
     embedded_here = inputs.embeddings is None and inputs.encoder is not None
-    segment = SegmentEntry(
-        name=WHOLE,
-        kind="hnsw" if recall.ef_search else "exact",
-        ad_count=feed.ads,
-        ef_search=recall.ef_search,
-    )
     return IndexManifest(
         fingerprint=index_key,
         space=inputs.space,
@@ -236,8 +283,9 @@ def _manifest(
         index_version="",  # follows from the files, when they are all there
         model_version=inputs.encoder.manifest.model_version if embedded_here and inputs.encoder else None,
         ad_count=feed.ads,
+        campaigns=campaigns,
         hnsw=options.hnsw,
-        segments=[segment],
+        segments=segments,
         recall=recall,
         feed=feed,
     )

@@ -1,5 +1,6 @@
 """`hlm index`: build an index from an ad feed, and look into one."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,15 @@ def build(
             dir_okay=False,
         ),
     ] = None,
+    campaigns: Annotated[
+        Path | None,
+        typer.Option(
+            help="What campaigns say for their ads, JSON lines: campaign_id, status, budget, pass_through_rate,"
+            " starts_at, ends_at, hours, negative_keywords.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     target_recall: Annotated[float, typer.Option(help="Least ann_recall@k to accept.", min=0, max=1)] = 0.97,
     k: Annotated[int, typer.Option("--k", help="k of the recall to reach.", min=1, max=1000)] = 100,
     m: Annotated[int, typer.Option("--m", help="Links an ad in the graph.", min=2, max=128)] = 16,
@@ -50,7 +60,9 @@ def build(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line of the feed.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even where nothing has changed.")] = False,
 ) -> None:
-    """Build an index from an ad feed: embed the ads, link the graph, choose ef_search by recall, publish.
+    """Build an index from an ad feed: embed the ads, link their graphs, choose ef_search by recall, publish.
+
+    The ads of each market and language are a segment of their own; small ones are scanned and need no graph.
 
     Does nothing where the index already is what these inputs give.
     A build that was stopped, however hard, goes on where it was when it is started again.
@@ -73,8 +85,9 @@ def build(
         raise typer.BadParameter("give either --encoder, to embed the ads, or --space, with embeddings made before")
     if embeddings is not None and space is None:
         raise typer.BadParameter("--embeddings needs --space")
-    inputs = _inputs(feed, encoder, space, embeddings, queries)
+    inputs = _inputs(feed, encoder, space, embeddings)
     options = BuildOptions(HnswParams(M=m, ef_construction=ef_construction), k, target_recall, strict)
+    inputs = replace(inputs, queries=queries, campaigns=campaigns)
     show_build(build_index(inputs, out, options, force=force), out)
 
 
@@ -89,7 +102,7 @@ def inspect(
 
     Examples:
       hlm index inspect var/indexes/shop
-      hlm index inspect var/indexes/shop --json | jq .recall.curve
+      hlm index inspect var/indexes/shop --json | jq .segments[0].curve
 
     Exit codes:
       0  shown
@@ -107,19 +120,17 @@ def inspect(
         show_manifest(manifest, directory)
 
 
-def _inputs(
-    feed: Path, encoder: Path | None, space: Path | None, embeddings: Path | None, queries: Path | None
-) -> "BuildInputs":
+def _inputs(feed: Path, encoder: Path | None, space: Path | None, embeddings: Path | None) -> "BuildInputs":
     from index.build import BuildInputs
     from index.vectors import read_space
 
     if encoder is not None:
         opened = _encoder_input(encoder)
-        return BuildInputs(feed, opened.manifest.space, opened, None, queries)
+        return BuildInputs(feed, opened.manifest.space, opened)
     assert space is not None
     query_encoder = _encoder_input(space) if space.is_dir() else None
     read = query_encoder.manifest.space if query_encoder else read_space(space)
-    return BuildInputs(feed, read, query_encoder, embeddings or "feed", queries)
+    return BuildInputs(feed, read, query_encoder, embeddings or "feed")
 
 
 def _encoder_input(directory: Path) -> "EncoderInput":

@@ -138,6 +138,11 @@ class EligibilityColumns:
         return self.rows.count
 
     @property
+    def inactive_count(self) -> int:
+        """Ads whose own status keeps them from being shown."""
+        return self.count - int(np.count_nonzero(self.rows["active"][: self.count]))
+
+    @property
     def has_partial_campaigns(self) -> bool:
         """Whether any campaign takes part in a share of the requests only."""
         return self._partial_campaigns > 0

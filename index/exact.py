@@ -1,35 +1,10 @@
-"""Exact search: the ground truth of every recall figure, and the way to search small segments."""
+"""Exact search: the ground truth of every recall figure."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHUNK_ROWS = 8192
 """Vectors scored at once: with a thousand queries, 32 MB of scores."""
-
-
-class ExactScan:
-    """Scores every vector of a segment; under about 2,000 ads that is faster than a graph, and never misses."""
-
-    def __init__(self, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        """Take the segment's vectors (n, dim) and the ads' rows (n,)."""
-        self._vectors = np.ascontiguousarray(vectors)
-        self._rows = rows
-
-    @property
-    def memory_bytes(self) -> int:
-        """Held by the vectors."""
-        return self._vectors.nbytes
-
-    def search(
-        self,
-        embeddings: NDArray[np.float32],
-        k: int,
-        *,
-        effort: float = 1.0,  # noqa: ARG002 - every vector is compared, whatever the effort
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and scores, each (n, min(k, ad count)) in falling score."""
-        positions, scores = exact_top_k(embeddings, self._vectors, k)
-        return self._rows[positions], scores
 
 
 def exact_top_k(

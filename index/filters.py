@@ -5,7 +5,7 @@ Filters --Columns--> Rule: `passes(rows)`  what each row says by itself: state, 
 """
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,18 @@ class Filters:
     max_per_advertiser: int | None = None
     utc_offset_minutes: int = 0
     """How far the searcher's clock is ahead of UTC."""
+
+    @property
+    def targets(self) -> Hashable:
+        """What `Rule.targets`, and the choice of segments, depend on."""
+        return (
+            self.market,
+            self.language,
+            self.device,
+            self.exclude_advertisers,
+            self.exclude_categories,
+            self.min_bid,
+        )
 
 
 NO_FILTERS = Filters()
@@ -69,20 +81,25 @@ class Rule:
     barred_lists: NDArray[np.bool_] | None = None
     """By number of the list of negative keywords; None where none forbids the query."""
     max_per_advertiser: int | None = None
-    request_hash: int = 0
-    key: Hashable = field(default=None)
-    """Equal for rules whose `targets` is the same."""
+    request_hash: int | None = None
+    """None where every campaign takes part in all requests."""
 
     def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each row may be shown to this request, less what `thins` decides; shape as `rows`."""
-        ok: NDArray[np.bool_] = self.columns.rows["servable"][rows] & self.targets(rows)
+        return self.admits(rows) & self.targets(rows)
+
+    def admits(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """As `passes`, but only what changes with updates, with time and with the query's words."""
+        ok: NDArray[np.bool_] = self.columns.rows["servable"][rows]
+        if self.open_schedules is None and self.barred_lists is None:
+            return ok
         campaign = self.columns.rows["campaign"][rows]
         if self.open_schedules is not None:
             ok &= self.open_schedules[self.columns.rows["schedule"][rows]]
-            ok &= self.open_schedules[self.columns.campaigns["schedule"][campaign]]
+            ok &= _known(self.open_schedules, self.columns.campaigns["schedule"][campaign])
         if self.barred_lists is not None:
             ok &= ~self.barred_lists[self.columns.rows["negatives"][rows]]
-            ok &= ~self.barred_lists[self.columns.campaigns["negatives"][campaign]]
+            ok &= ~_known(self.barred_lists, self.columns.campaigns["negatives"][campaign])
         return ok
 
     def targets(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -102,24 +119,24 @@ class Rule:
     @property
     def may_thin(self) -> bool:
         """Whether `thins` can take anything away."""
-        return self.max_per_advertiser is not None or self.columns.has_partial_campaigns
+        return self.max_per_advertiser is not None or self.request_hash is not None
 
     def thins(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of some rows stay; those that pass, best first."""
         stays = np.ones(len(rows), dtype=np.bool_)
-        if self.columns.has_partial_campaigns:
-            stays = self._take_part(rows)
+        if self.request_hash is not None:
+            stays = self._take_part(rows, self.request_hash)
         if self.max_per_advertiser is not None:
             left = np.flatnonzero(stays)
             advertisers = self.columns.rows["advertiser"][rows[left]]
             stays[left] = (advertisers == 0) | (_occurrence(advertisers) < self.max_per_advertiser)
         return stays
 
-    def _take_part(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _take_part(self, rows: NDArray[np.int64], request_hash: int) -> NDArray[np.bool_]:
         """Whether hash(request id, campaign) is below the campaign's pass-through rate."""
         campaigns = self.columns.campaigns
         campaign = self.columns.rows["campaign"][rows]
-        drawn = mix(campaigns["hash"][campaign] ^ np.uint64(self.request_hash))
+        drawn = mix(campaigns["hash"][campaign] ^ np.uint64(request_hash))
         # The 53 highest bits, as many as a float64 tells apart, as a number from 0 to below 1.
         below: NDArray[np.bool_] = (drawn >> np.uint64(11)) * 2.0**-53 < campaigns["pass_through"][campaign]
         return below
@@ -141,8 +158,7 @@ def rule_for(columns: EligibilityColumns, wanted: Wanted) -> Rule:
         ),
         barred_lists=_marked(len(columns.negatives), barred_lists) if barred_lists else None,
         max_per_advertiser=filters.max_per_advertiser,
-        request_hash=hash_of(wanted.request_id) if columns.has_partial_campaigns else 0,
-        key=(filters.device, filters.exclude_advertisers, filters.exclude_categories, filters.min_bid),
+        request_hash=hash_of(wanted.request_id) if columns.has_partial_campaigns else None,
     )
 
 
@@ -183,6 +199,12 @@ def _categories_below(categories: Iterable[str], names: frozenset[str]) -> tuple
         if any(folded == name or folded.startswith(name + CATEGORY_SEPARATOR) for name in wanted):
             found.append(number)
     return tuple(found)
+
+
+def _known(by_number: NDArray[np.bool_], numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Look up what a campaign refers to; a number that it got after the rule was made counts as the last one then."""
+    found: NDArray[np.bool_] = by_number.take(numbers, mode="clip")
+    return found
 
 
 def _marked(size: int, numbers: Iterable[int]) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """The only importer of hnswlib: one HNSW graph (Malkov and Yashunin, arXiv 1603.09320), built once and then frozen.
 
-What hnswlib does not do by itself, and this module does: remember `ef` over save and load, notice a file of another
-dimension, answer a `k` above the number of ads, answer when the graph cannot reach k of them.
+What hnswlib does not do by itself, and this module does: search with several breadths side by side, notice a file of
+another dimension, answer a `k` above the number of ads, say when the graph cannot reach k of them.
 """
 
 import logging
@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 
 from artifacts.manifest import HnswParams
 from artifacts.store import ArtifactError
-from index.exact import exact_top_k
 from terminal import progress
 
 _CHUNK_ROWS = 2000
-DEFAULT_EF_SEARCH = 10
-"""hnswlib's own, for a graph whose breadth nobody has set yet."""
 _SPACE = "ip"  # vectors are normalised, so one minus hnswlib's "distance" is the cosine
 
 # Start of a file written by hnswlib 0.8: offsetLevel0, max_elements, cur_element_count, size_data_per_element,
@@ -31,20 +28,17 @@ logger = logging.getLogger(__name__)
 
 
 class HnswGraph:
-    """A frozen graph over some rows of the vectors; searching it from several threads at once is safe."""
+    """A frozen graph over the vectors of a segment; searching it from several threads at once is safe."""
 
-    def __init__(self, graph: hnswlib.Index, vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+    def __init__(self, graph: hnswlib.Index) -> None:
         """Take a finished graph; `build` and `load` are the ways in."""
         self._graph = graph
         self._graph.set_num_threads(1)  # searches run side by side already; a thread pool a call would only cost
-        self._vectors = vectors
-        self._rows = rows
         self._graph.set_ef(1)  # `search` asks for as many as it wants looked at instead
-        self._ef_search = DEFAULT_EF_SEARCH
 
     @classmethod
     def build(cls, vectors: NDArray[np.float32], rows: NDArray[np.int64], params: HnswParams, *, threads: int) -> Self:
-        """Build a graph whose labels are the ads' rows.
+        """Build a graph whose labels are positions: that of row `rows[i]` is i.
 
         With one thread the same input gives the same graph. With more, the order in which threads link their vectors
         differs from run to run, and with it the graph: its recall is as good, its answers at the margin may differ.
@@ -59,35 +53,35 @@ class HnswGraph:
         graph.init_index(len(rows), M=params.M, ef_construction=params.ef_construction, random_seed=params.seed)
         with progress("Building graph", len(rows), "ads") as advance:
             for start in range(0, len(rows), _CHUNK_ROWS):
-                chunk = rows[start : start + _CHUNK_ROWS]
-                graph.add_items(vectors[chunk], chunk, num_threads=threads)
-                advance(len(chunk))
-        return cls(graph, vectors, rows)
+                positions = np.arange(start, min(start + _CHUNK_ROWS, len(rows)))
+                graph.add_items(vectors[rows[positions]], positions, num_threads=threads)
+                advance(len(positions))
+        return cls(graph)
 
     @classmethod
-    def load(cls, path: Path, vectors: NDArray[np.float32], rows: NDArray[np.int64], *, ef_search: int) -> Self:
+    def load(cls, path: Path, *, dim: int, count: int) -> Self:
         """Read a graph that `save` wrote.
 
         Raises:
-            ArtifactError: the file is no graph, or one of another dimension or number of ads than vectors and rows say.
+            ArtifactError: the file is no graph, or one of another dimension or number of ads.
         """
-        _check_header(path, dim=vectors.shape[1], ad_count=len(rows))
-        graph = hnswlib.Index(space=_SPACE, dim=vectors.shape[1])
+        _check_header(path, dim=dim, ad_count=count)
+        graph = hnswlib.Index(space=_SPACE, dim=dim)
         try:
             graph.load_index(str(path))
         except RuntimeError as error:
             raise ArtifactError(f"{path}: hnswlib cannot load it: {error}") from error
-        loaded = cls(graph, vectors, rows)
-        loaded.set_ef_search(ef_search)  # hnswlib forgets it on save
-        return loaded
+        return cls(graph)
 
     def save(self, path: Path) -> None:
         """Write the graph, in place: `path` must lie in a directory that is published when whole."""
         self._graph.save_index(str(path))
 
-    def set_ef_search(self, ef_search: int) -> None:
-        """Set the breadth of every later search."""
-        self._ef_search = ef_search
+    @property
+    def count(self) -> int:
+        """Vectors that can be found."""
+        count: int = self._graph.get_current_count()
+        return count
 
     @property
     def memory_bytes(self) -> int:
@@ -96,24 +90,23 @@ class HnswGraph:
         return size
 
     def search(
-        self, embeddings: NDArray[np.float32], k: int, *, effort: float = 1.0
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and scores, each (n, min(k, ad count)) in falling score; `effort` is the share of `ef_search` to spend.
+        self, embeddings: NDArray[np.float32], breadth: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Positions and scores of what a search of some breadth ends with, each (n, min(breadth, count)), best first.
 
-        hnswlib keeps one `ef` a graph, which searches of different breadths would have to take turns with: a request
-        could wait for a search at idle priority that has no core. But it searches with the larger of `ef` and k, and
-        finds its best k in any case, so asking for `ef` results and taking the first k is the same search. It raises
-        where it found fewer than it was asked for: without deleted elements that means that the graph's start is
-        connected to fewer, where no `ef` can help; then every vector is compared.
+        The first k of them are what hnswlib finds with `ef` = breadth. It keeps one `ef` a graph, which searches of
+        different breadths would have to take turns with: a request could wait for a search at idle priority that has
+        no core. But it searches with the larger of `ef` and k, so asking for as many is the same search.
+
+        None where hnswlib found fewer than it was asked for, which it does not give out: the graph's start is
+        connected to fewer, where no breadth can help.
         """
-        k = min(k, len(self._rows))
-        breadth = min(max(round(self._ef_search * effort), k), len(self._rows))
         try:
-            labels, distances = self._graph.knn_query(embeddings, k=breadth, num_threads=1)
+            labels, distances = self._graph.knn_query(embeddings, k=min(breadth, self.count), num_threads=1)
         except RuntimeError as error:
-            logger.warning("a graph of %d ads was scanned instead of searched: %s", len(self._rows), error)
-            return exact_top_k(embeddings, self._vectors, k, rows=self._rows)
-        return labels[:, :k].astype(np.int64), 1.0 - distances[:, :k]
+            logger.warning("a graph of %d ads has to be scanned: %s", self.count, error)
+            return None
+        return labels.astype(np.int64), 1.0 - distances
 
 
 def _check_header(path: Path, *, dim: int, ad_count: int) -> None:

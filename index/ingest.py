@@ -1,5 +1,6 @@
 """Feed in, columns and any ready-made embeddings out."""
 
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,8 +10,12 @@ from numpy.typing import NDArray
 
 from artifacts.manifest import FeedReport
 from index.ads import AdTable, AdTableBuilder
+from index.columns import EligibilityColumns
 from index.errors import FeedError
 from index.feed import FeedReader
+from index.lines import LineReader
+from index.routing import SegmentKey
+from index.targeting import Campaign
 from index.vectors import NORM_TOLERANCE, open_embeddings
 
 EmbeddingsFrom = Path | Literal["feed"] | None
@@ -26,6 +31,9 @@ class FeedContents:
     """The usable ads of a feed."""
 
     ads: AdTable
+    eligibility: EligibilityColumns
+    segments: dict[SegmentKey, NDArray[np.int64]]
+    """Rows of each, rising."""
     report: FeedReport
     embeddings: NDArray[np.float32] | None
     """Of `ads`, shape (ad count, dim); None where an encoder is to make them."""
@@ -48,6 +56,8 @@ def read_ads(feed: Path, *, sha256: str, embeddings_from: EmbeddingsFrom, dim: i
     """
     reader = FeedReader(feed, strict=strict)
     builder = AdTableBuilder()
+    eligibility = EligibilityColumns()
+    segments: dict[SegmentKey, array[int]] = {}
     lines: list[int] = []
     embedded = bytearray()
     for line, ad in reader:
@@ -60,7 +70,10 @@ def read_ads(feed: Path, *, sha256: str, embeddings_from: EmbeddingsFrom, dim: i
             embedded += embedding.tobytes()
         lines.append(line)
         builder.append(ad.ad_id, ad.columns())
-    report = reader.report(sha256=sha256)
+        row = eligibility.append(ad)
+        for key in ad.segment_keys:
+            segments.setdefault(key, array("q")).append(row)
+    report = reader.report(sha256=sha256, not_active=eligibility.inactive_count)
     if not lines:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.skipped.items()) or "it is empty"
         raise FeedError(
@@ -76,7 +89,17 @@ def read_ads(feed: Path, *, sha256: str, embeddings_from: EmbeddingsFrom, dim: i
     elif embeddings_from is not None:
         by_line = open_embeddings(embeddings_from, dim=dim, line_count=report.lines)
         embeddings = by_line[np.array(lines) - 1].astype(np.float32, copy=False)
-    return FeedContents(builder.build(), report, embeddings)
+    rows = {key: np.array(segments[key], dtype=np.int64) for key in sorted(segments)}
+    return FeedContents(builder.build(), eligibility, rows, report, embeddings)
+
+
+def read_campaigns(path: Path, *, strict: bool) -> list[Campaign]:
+    """Read what campaigns say for their ads, one a line.
+
+    Raises:
+        FeedError: the file cannot be read to its end, or a line is bad and `strict` is set.
+    """
+    return [campaign for _, campaign in LineReader(path, Campaign, "campaign_id", strict=strict)]
 
 
 def _embedding_fault(embedding: NDArray[np.float32], dim: int) -> str | None:

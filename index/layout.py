@@ -3,6 +3,9 @@
 ADS = "ads"
 """Directory of the ads' columns; row i of each is ad i."""
 
+ELIGIBILITY = "eligibility"
+"""Directory of what decides by row who may see an ad; see `index.columns`."""
+
 VECTORS = "vectors.npy"
 """The ads' embeddings, shape (ad count, dim), float32: what exact search, and the next build, need."""
 

@@ -1,7 +1,7 @@
 """Opens a published index for searching."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from artifacts.manifest import IndexManifest
 from artifacts.store import ArtifactError, load_manifest, verify_files
-from index.ad_index import IndexStats, SearchHits
+from index.ad_index import IndexStats, SearchHits, Short
 from index.ads import AdTable, load_array
-from index.exact import exact_top_k
-from index.layout import ADS, SEGMENTS, VECTORS
-from index.segment import WHOLE, Segment, load_segment
+from index.columns import EligibilityColumns
+from index.filters import Wanted, rule_for
+from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
+from index.routing import Routing
+from index.search import Ranked, exact_search, search
+from index.segment import Segment, load_segment
 
 BYTES_AN_AD = 200
 """An id, and what hnswlib keeps of an element beside its file; measured on 54,667 ads."""
@@ -21,43 +24,55 @@ BYTES_AN_AD = 200
 
 @dataclass(frozen=True, slots=True)
 class FrozenIndex:
-    """An `AdIndex` over one published artifact; nothing in it ever changes."""
+    """An `AdIndex` over one published artifact."""
 
     manifest: IndexManifest
     ads: AdTable
     vectors: NDArray[np.float32]
     """One for each ad, shape (ad count, dim); mapped from disk."""
-    segments: dict[str, Segment]
+    eligibility: EligibilityColumns
+    routing: Routing[Segment]
 
-    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int], *, effort: float = 1.0) -> list[SearchHits]:
-        """Find the best ads of each query: embeddings (n, dim), and how many ads each of the n asks for."""
-        segment = self.segments[WHOLE]
-        answers: dict[int, SearchHits] = {}
-        for k in set(top_k):  # one call for all that ask for as many, so that none pays for another's breadth
-            positions = [position for position, asked in enumerate(top_k) if asked == k]
-            rows, scores = segment.search(embeddings[positions], k, effort=effort)
-            for found, position in enumerate(positions):
-                answers[position] = SearchHits(rows[found], scores[found], self.ads)
-        return [answers[position] for position in range(len(top_k))]
+    def search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
+        """Find the best ads that each query may get: embeddings (n, dim), and what each of the n asks for."""
+        found = search(self.routing.route, self.eligibility, embeddings, wanted)
+        return [self._hits(ranked, one) for ranked, one in zip(found, wanted, strict=True)]
 
     def narrows(self, top_k: int, effort: float) -> bool:
-        """Not where a segment is scanned, or where `top_k` asks for as much as `ef_search` does."""
-        ef_search = next(entry.ef_search for entry in self.manifest.segments if entry.name == WHOLE)
-        return ef_search is not None and max(round(ef_search * effort), top_k) < max(ef_search, top_k)
+        """Not where all is scanned, or where `top_k` asks for as much as `ef_search` does."""
+        return any(
+            max(round(segment.ef_search * effort), top_k) < max(segment.ef_search, top_k)
+            for segment in self.routing.segments
+            if segment.graph is not None
+        )
 
-    def still_eligible(self, hits: SearchHits) -> SearchHits:
-        """All of them: only ads that may be shown are built into the index, and nothing in it changes."""
-        return hits
+    def still_eligible(self, hits: SearchHits, wanted: Wanted) -> SearchHits:
+        """Those that may be shown now; none of another index's."""
+        if hits.ads is not self.ads:
+            return replace(hits, rows=hits.rows[:0], scores=hits.scores[:0])
+        rule = rule_for(self.eligibility, wanted)
+        rows, scores = hits.rows, hits.scores
+        passing = rule.passes(rows)
+        rows, scores = rows[passing], scores[passing]
+        stays = rule.thins(rows)
+        return replace(hits, rows=rows[stays], scores=scores[stays])
 
-    def exact_search(self, embeddings: NDArray[np.float32], top_k: int) -> list[SearchHits]:
-        """Compare each query, embeddings (n, dim), with every ad; reads all vectors, in chunks without the GIL."""
-        rows, scores = exact_top_k(embeddings, self.vectors, top_k)
-        return [SearchHits(*found, self.ads) for found in zip(rows, scores, strict=True)]
+    def exact_search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
+        """Compare each query, embeddings (n, dim), with every ad it may get."""
+        found = exact_search(self.routing.route, self.eligibility, self.vectors, embeddings, wanted)
+        return [self._hits(ranked, one) for ranked, one in zip(found, wanted, strict=True)]
 
     def stats(self) -> IndexStats:
         """Counts and sizes."""
-        memory_bytes = sum(segment.memory_bytes for segment in self.segments.values())
+        memory_bytes = sum(segment.memory_bytes for segment in self.routing.segments)
         return IndexStats(len(self.ads), tuple(self.manifest.segments), memory_bytes)
+
+    def _hits(self, ranked: Ranked, wanted: Wanted) -> SearchHits:
+        short: Short | None = None
+        if len(ranked.rows) < wanted.top_k:
+            short = "index_smaller_than_top_k" if len(ranked.rows) == len(self.ads) else "filtered"
+        for_others = not self.eligibility.has_partial_campaigns
+        return SearchHits(ranked.rows, ranked.scores, self.ads, short, for_others)
 
 
 def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
@@ -78,14 +93,14 @@ def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
     expected = (manifest.ad_count, manifest.space.dim)
     if vectors.shape != expected:
         raise ArtifactError(f"{directory / VECTORS}: has shape {vectors.shape} where {expected} is expected")
-    segments = {
-        entry.name: load_segment(directory / SEGMENTS / entry.name, entry, vectors) for entry in manifest.segments
-    }
-    return FrozenIndex(manifest, ads, vectors, segments)
+    eligibility = EligibilityColumns.load(directory / ELIGIBILITY, manifest.ad_count)
+    segments = [load_segment(directory / SEGMENTS / entry.name, entry, vectors) for entry in manifest.segments]
+    return FrozenIndex(manifest, ads, vectors, eligibility, Routing(segments))
 
 
 def needed_bytes(manifest: IndexManifest) -> int:
-    """Memory that opening an index takes: graphs, scanned vectors and ids. What is mapped from disk is not counted."""
-    graphs = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(f"{SEGMENTS}/"))
+    """Memory that opening an index takes: graphs, scanned vectors, eligibility, ids. What is mapped is not counted."""
+    held = (f"{SEGMENTS}/", f"{ELIGIBILITY}/")
+    graphs = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(held))
     scanned = sum(segment.ad_count for segment in manifest.segments if segment.kind == "exact")
     return graphs + scanned * manifest.space.dim * np.dtype(np.float32).itemsize + BYTES_AN_AD * manifest.ad_count

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from artifacts.manifest import IndexManifest, RecallReport
 from index.build import BuildResult
-from index.layout import ADS, SEGMENTS, VECTORS
+from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
 
 
 def show_build(result: BuildResult, out: Path) -> None:
@@ -17,6 +17,7 @@ def show_build(result: BuildResult, out: Path) -> None:
         return
     table = _table(f"Index {result.manifest.index_version}")
     _add_feed(table, result.manifest)
+    _add_segments(table, result.manifest)
     _add_recall(table, result.manifest.recall)
     table.add_row("size", _size(sum(entry.bytes for entry in result.manifest.files.values())))
     table.add_row("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items()))
@@ -31,14 +32,11 @@ def show_manifest(manifest: IndexManifest, directory: Path) -> None:
     space = manifest.space
     table.add_row("embedding space", f"{space.space_id}: {space.teacher}, dim {space.dim}, {space.pooling}")
     _add_feed(table, manifest)
-    for segment in manifest.segments:
-        how = f"graph, ef_search {segment.ef_search}" if segment.kind == "hnsw" else "scanned exactly"
-        table.add_row(f"segment {segment.name}", f"{segment.ad_count:,} ads, {how}")
+    _add_segments(table, manifest)
     table.add_row("graph", f"M {manifest.hnsw.M}, ef_construction {manifest.hnsw.ef_construction}")
     _add_recall(table, manifest.recall)
-    for point in manifest.recall.curve:
-        table.add_row(f"  at ef_search {point.ef_search}", f"{point.ann_recall:.4f}, {point.search_us:.0f} us")
-    for label, prefix in (("columns", ADS), ("vectors", VECTORS), ("segments", SEGMENTS)):
+    parts = (("columns", ADS), ("eligibility", ELIGIBILITY), ("vectors", VECTORS), ("segments", SEGMENTS))
+    for label, prefix in parts:
         total = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(prefix))
         table.add_row(f"size of {label}", _size(total))
     table.add_row("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items()))
@@ -55,7 +53,7 @@ def _table(title: str) -> Table:
 def _add_feed(table: Table, manifest: IndexManifest) -> None:
     feed = manifest.feed
     table.add_row("feed", f"{feed.name}, {feed.lines:,} lines")
-    table.add_row("ads", f"{feed.ads:,}")
+    table.add_row("ads", f"{feed.ads:,}, {feed.not_active:,} of them not active")
     for reason, count in feed.skipped.items():
         table.add_row("left out", f"{count:,}: {reason}")
 
@@ -65,9 +63,18 @@ def _add_recall(table: Table, recall: RecallReport) -> None:
     table.add_row(
         "queries", f"{recall.query_count:,}: {recall.query_source}" if recall.query_count else recall.query_source
     )
-    chosen = next((point for point in recall.curve if point.ef_search == recall.ef_search), None)
-    if chosen is not None:
-        table.add_row("ef_search", f"{chosen.ef_search}, median {chosen.search_us:.0f} us a query on one core")
+
+
+def _add_segments(table: Table, manifest: IndexManifest) -> None:
+    for segment in manifest.segments:
+        chosen = next((point for point in segment.curve if point.ef_search == segment.ef_search), None)
+        how = "scanned exactly"
+        if chosen is not None:
+            how = (
+                f"graph, ann_recall {chosen.ann_recall:.4f} at ef_search {chosen.ef_search},"
+                f" median {chosen.search_us:.0f} us a query on one core"
+            )
+        table.add_row(f"segment {segment.name}", f"{segment.ad_count:,} ads, {how}")
 
 
 def _size(count: int) -> str:

@@ -1,7 +1,8 @@
-"""A segment: some of the ads, searched as a whole. Few are scanned, many get a graph."""
+"""A segment: the ads of one market and language, searched as a whole. Few are scanned, many get a graph."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,41 +10,86 @@ from numpy.typing import NDArray
 from artifacts.manifest import HnswParams, SegmentEntry
 from artifacts.store import ArtifactError
 from index.ads import load_array
-from index.exact import ExactScan
 from index.hnsw import HnswGraph
-
-WHOLE = "all"
-"""The segment that holds every ad."""
+from index.routing import SegmentKey
 
 EXACT_BELOW = 2000
 """Segments of fewer ads are scanned: at most about 0.12 ms, and always right."""
+
+SAMPLE_SIZE = 1024
+"""Rows by which the share of a segment that passes a filter is estimated; of 1 % the estimate is right to a third."""
 
 _ROWS = "rows.npy"
 _GRAPH = "graph.hnsw"
 
 
-class Segment(Protocol):
-    """What searches a segment: an `HnswGraph` or an `ExactScan`."""
+class Graph(Protocol):
+    """What finds near vectors of a segment by position; `index.hnsw.HnswGraph` is one."""
 
     @property
     def memory_bytes(self) -> int:
-        """Held in memory by the segment."""
-        ...
+        """Held in memory."""
 
     def search(
-        self, embeddings: NDArray[np.float32], k: int, *, effort: float = 1.0
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and scores, each (n, min(k, ad count)) in falling score; `effort` is a share of `ef_search`."""
-        ...
+        self, embeddings: NDArray[np.float32], breadth: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Positions and scores, each (n, min(breadth, count)), in falling score; None where it cannot find as many."""
+
+    def save(self, path: Path) -> None:
+        """Write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Some ads, by position; the rows that they have in the whole index rise with the position."""
+
+    key: SegmentKey
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    """L2-normalised: the ads' own, shape (n, dim), where there is no graph, else those of the whole index by row."""
+    sample: NDArray[np.int64]
+    """Rows drawn once and for all, to estimate from."""
+    graph: Graph | None = None
+    ef_search: int = 0
+    """Breadth by which the graph reaches the recall asked for."""
+
+    @classmethod
+    def scanned(cls, key: SegmentKey, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> Self:
+        """One without a graph; takes its ads' vectors, shape (n, dim)."""
+        return cls(key, rows, vectors, rows)
+
+    @classmethod
+    def linked(
+        cls,
+        key: SegmentKey,
+        rows: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        graph: Graph,
+        ef_search: int,
+    ) -> Self:
+        """One with a graph; takes the vectors of the whole index."""
+        size = min(len(rows), SAMPLE_SIZE)
+        sample = np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
+        return cls(key, rows, vectors, sample, graph, ef_search)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Held in memory by graph or vectors; those of the whole index are mapped from disk."""
+        return self.vectors.nbytes if self.graph is None else self.graph.memory_bytes
+
+    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors of some positions."""
+        taken: NDArray[np.float32] = self.vectors[positions if self.graph is None else self.rows[positions]]
+        return taken
 
 
 def build_segment(
     directory: Path, vectors: NDArray[np.float32], rows: NDArray[np.int64], params: HnswParams, *, threads: int
-) -> Segment:
-    """Write a segment of some rows of the vectors (n, dim) into an existing directory."""
+) -> HnswGraph | None:
+    """Write a segment of some rows of the vectors (n, dim) into an existing directory; gives its graph, if any."""
     np.save(directory / _ROWS, rows)
     if len(rows) < EXACT_BELOW:
-        return ExactScan(vectors[rows], rows)
+        return None
     graph = HnswGraph.build(vectors, rows, params, threads=threads)
     graph.save(directory / _GRAPH)
     return graph
@@ -57,8 +103,11 @@ def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float
     """
     path = directory / _ROWS
     rows = np.array(load_array(path, np.int64, ndim=1))
-    if len(rows) != entry.ad_count or rows.min() < 0 or rows.max() >= len(vectors):
+    rising = len(rows) == entry.ad_count and (np.diff(rows) > 0).all()
+    if not rising or rows[0] < 0 or rows[-1] >= len(vectors):
         raise ArtifactError(f"{path}: does not hold {entry.ad_count} rows of an index of {len(vectors)} ads")
+    key = SegmentKey(entry.market, entry.language)
     if entry.ef_search is None:
-        return ExactScan(vectors[rows], rows)
-    return HnswGraph.load(directory / _GRAPH, vectors, rows, ef_search=entry.ef_search)
+        return Segment.scanned(key, rows, vectors[rows])
+    graph = HnswGraph.load(directory / _GRAPH, dim=vectors.shape[1], count=len(rows))
+    return Segment.linked(key, rows, vectors, graph, entry.ef_search)

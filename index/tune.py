@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifacts.manifest import RecallPoint, RecallReport
+from artifacts.manifest import RecallPoint
 from index.errors import RecallTargetError
 from index.exact import exact_top_k
-from index.hnsw import HnswGraph
-from index.queries import QuerySample
 from index.recall import measure
+from index.segment import Graph
 from terminal import progress
 
 STEP = 1.1
@@ -24,53 +24,60 @@ _BEYOND = (1.5, 2.0)
 """Points of the curve past the one chosen, to show what more recall would cost."""
 
 
-def tune(graph: HnswGraph, vectors: NDArray[np.float32], sample: QuerySample, *, k: int, target: float) -> RecallReport:
-    """Set the graph to the smallest `ef_search` of a fine ladder that meets the target, and report the curve.
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The `ef_search` that was chosen, and how."""
+
+    ef_search: int
+    ann_recall: float
+    curve: list[RecallPoint]
+
+
+def tune(
+    graph: Graph,
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    embeddings: NDArray[np.float32],
+    *,
+    k: int,
+    target: float,
+    name: str,
+) -> Tuned:
+    """Find the smallest `ef_search` of a fine ladder that meets the target, and the curve up to there and beyond.
 
     Args:
-        graph: over all of `vectors`.
-        vectors: L2-normalised, shape (ad count, dim).
-        sample: the queries.
+        graph: of a segment.
+        vectors: L2-normalised, of the whole index, shape (ad count, dim).
+        rows: of the segment's positions, rising.
+        embeddings: of the queries to measure with, shape (n, dim).
         k: of ann_recall@k.
         target: least ann_recall@k to accept.
+        name: of the segment.
 
     Raises:
         RecallTargetError: no step of the ladder meets it.
     """
-    k = min(k, len(vectors))
-    exact, _ = exact_top_k(sample.embeddings, vectors, k)
-
-    def at(ef_search: int) -> RecallPoint:
-        graph.set_ef_search(ef_search)
-        return measure(graph, sample.embeddings, exact, ef_search)
-
+    k = min(k, len(rows))
+    exact_rows, _ = exact_top_k(embeddings, vectors, k, rows=rows)
+    exact = np.searchsorted(rows, exact_rows)
     curve: list[RecallPoint] = []
     ladder = list(_ladder(k))
-    with progress("Tuning ef_search", len(ladder), "steps at most") as advance:
+    with progress(f"Tuning {name}", len(ladder), "steps at most") as advance:
         for ef_search in ladder:
-            curve.append(at(ef_search))
+            curve.append(measure(graph, embeddings, exact, ef_search))
             advance(1)
             if curve[-1].ann_recall >= target:
                 break
     if curve[-1].ann_recall < target:
         best = max(curve, key=lambda point: point.ann_recall)
         raise RecallTargetError(
-            f"ann_recall@{k} of {target} is out of reach: the best is {best.ann_recall:.4f} at ef_search"
-            f" {best.ef_search}, {best.search_us:.0f} us a query; lower the target, or build with a larger M or"
-            " ef_construction"
+            f"segment {name}: ann_recall@{k} of {target} is out of reach: the best is {best.ann_recall:.4f} at"
+            f" ef_search {best.ef_search}, {best.search_us:.0f} us a query; lower the target, or build with a larger M"
+            " or ef_construction"
         )
     chosen = curve[-1]
-    curve += [at(round(chosen.ef_search * factor)) for factor in _BEYOND]
-    graph.set_ef_search(chosen.ef_search)
-    return RecallReport(
-        k=k,
-        target=target,
-        ann_recall=chosen.ann_recall,
-        ef_search=chosen.ef_search,
-        query_count=len(sample.embeddings),
-        query_source=sample.source,
-        curve=curve,
-    )
+    curve += [measure(graph, embeddings, exact, round(chosen.ef_search * factor)) for factor in _BEYOND]
+    return Tuned(chosen.ef_search, chosen.ann_recall, curve)
 
 
 def _ladder(k: int) -> Iterator[int]:

@@ -30,9 +30,9 @@ def new_request_id() -> str:
     return f"{_PROCESS}-{next(_NUMBERS):x}"
 
 
-def is_complete(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> bool:
+def is_complete(hits: SearchHits, steps: Sequence[StepName]) -> bool:
     """Whether the answer is all that was asked for."""
-    return len(hits.rows) == request.top_k and "smaller_ef_search" not in steps
+    return hits.short is None and "smaller_ef_search" not in steps
 
 
 def to_json(
@@ -51,7 +51,7 @@ def to_json(
         orjson.dumps(request_id or request.request_id or new_request_id()),
         _versions(release.name, release.model_version, release.index_version),
         _ads(hits, columns),
-        orjson.dumps(_coverage(request, hits, steps)),
+        orjson.dumps(_coverage(hits, steps)),
         b"true" if cached else b"false",
         times.tokenize * 1e3,
         times.queue * 1e3,
@@ -74,17 +74,15 @@ def _versions(release: str, model_version: str, index_version: str) -> bytes:
     return orjson.dumps(names)[1:-1]
 
 
-def coverage_reason(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> str | None:
+def coverage_reason(hits: SearchHits, steps: Sequence[StepName]) -> str | None:
     """Why an answer is not all that was asked for; None where it is."""
-    if len(hits.rows) < request.top_k:
-        return "index_smaller_than_top_k"
-    return "degraded" if steps else None
+    return hits.short or ("degraded" if steps else None)
 
 
-def _coverage(request: RetrieveRequest, hits: SearchHits, steps: Sequence[StepName]) -> dict[str, object]:
+def _coverage(hits: SearchHits, steps: Sequence[StepName]) -> dict[str, object]:
     return {
-        "complete": is_complete(request, hits, steps),
-        "reason": coverage_reason(request, hits, steps),
+        "complete": is_complete(hits, steps),
+        "reason": coverage_reason(hits, steps),
         "degraded": steps,
     }
 

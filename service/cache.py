@@ -16,6 +16,7 @@ from cachetools import LRUCache, TTLCache
 from numpy.typing import NDArray
 
 from index.ad_index import SearchHits
+from index.filters import Filters, Wanted
 from service.release import Release
 
 ENTRY_BYTES = 400
@@ -80,6 +81,7 @@ class ResultKey(NamedTuple):
     release: Release
     text: str
     top_k: int
+    filters: Filters
 
 
 class ResultCache:
@@ -94,20 +96,20 @@ class ResultCache:
     def __len__(self) -> int:
         return len(self._results)
 
-    def get(self, key: ResultKey) -> SearchHits | None:
-        """The hits if they are there and every ad among them may still be shown; otherwise it has to be searched."""
+    def get(self, key: ResultKey, wanted: Wanted) -> SearchHits | None:
+        """The hits if they are there and every ad among them may be shown now; otherwise it has to be searched."""
         hits = self._results.get(key)
         if hits is None:
             return None
-        eligible = key.release.ad_index.still_eligible(hits)
+        eligible = key.release.ad_index.still_eligible(hits, wanted)
         if len(eligible.rows) < len(hits.rows):
             self._results.pop(key, None)  # it may have expired meanwhile
             return None
         return eligible
 
     def put(self, key: ResultKey, hits: SearchHits) -> None:
-        """Keep the hits of a full answer, unless their release is served no more."""
-        if key.release not in self._retired:
+        """Keep the hits of a full answer, unless they are for one request id, or their release is served no more."""
+        if hits.for_others and key.release not in self._retired:
             self._results[key] = hits
 
     def retire(self, release: Release) -> None:

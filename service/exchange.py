@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
+from index.filters import Wanted
 from service.admission import StepName
 from service.errors import RequestError
 from service.metrics import StageTimes
@@ -39,6 +40,8 @@ class Exchange:
     request_id: str = ""
     release: Release | None = None
     """Everything in the answer comes from it."""
+    wanted: Wanted | None = None
+    """What is searched for."""
     text: str = ""
     """The query as the tokenizer's normaliser leaves it."""
     cached: bool = False

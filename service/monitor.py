@@ -1,11 +1,13 @@
 """Recall watched online: some live queries are searched exactly too, and what their answers missed becomes a figure."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.ad_index import SearchHits
+from index.filters import Wanted
 from index.recall import ann_recall
 from service.lane_metrics import LaneMetrics
 from service.low_lane import LowLane
@@ -38,22 +40,29 @@ class RecallMonitor:
             self._metrics.forget_recall(release.name, RECALL_KS)
 
     def offer(
-        self, release: Release, embedding: NDArray[np.float32], hits: SearchHits, *, degraded: bool = False
+        self,
+        release: Release,
+        embedding: NDArray[np.float32],
+        wanted: Wanted,
+        hits: SearchHits,
+        *,
+        degraded: bool = False,
     ) -> None:
         """Take an answer into consideration; from any thread.
 
         Args:
             release: what answered.
             embedding: of the query, shape (dim,); the very one that was searched with.
+            wanted: what the query asked for.
             hits: the answer.
             degraded: searched with less than the usual breadth, which says nothing about the graph: not counted.
         """
         if self._sampler.picks() and not degraded and release in self._means and len(hits.rows) >= RECALL_KS[0]:
-            self._lane.offer(partial(self._measure, release, embedding, hits))
+            self._lane.offer(partial(self._measure, release, embedding, wanted, hits))
 
-    def _measure(self, release: Release, embedding: NDArray[np.float32], hits: SearchHits) -> None:
+    def _measure(self, release: Release, embedding: NDArray[np.float32], wanted: Wanted, hits: SearchHits) -> None:
         ks = [k for k in RECALL_KS if k <= len(hits.rows)]
-        exact = release.ad_index.exact_search(embedding[np.newaxis], ks[-1])[0]
+        exact = release.ad_index.exact_search(embedding[np.newaxis], [replace(wanted, top_k=ks[-1])])[0]
         means = self._means.get(release)
         if means is None or exact.ads is not hits.ads:  # retired meanwhile, or the rows are of another table of ads
             return

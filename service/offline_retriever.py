@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 from pydantic import ValidationError
 
-from service.answer import to_json
+from service.answer import new_request_id, to_json
 from service.errors import DeadlineExceeded, InvalidRequestError, Overloaded, PipelineError, RequestError
 from service.lane_metrics import LaneMetrics
 from service.low_lane import LowLane, breathe
@@ -196,9 +196,10 @@ class _Work:
             raise refusal_of(error) from error
         return RetrieveRequest.model_construct(
             query=query.query,
-            request_id=query.request_id,
+            request_id=query.request_id or new_request_id(),
             top_k=self.wanted.top_k,
             fields=self.wanted.fields,
+            filters=self.wanted.filters,
         )
 
     def answer(self, batch: Sequence[_Tokenized]) -> dict[int, bytes]:
@@ -224,7 +225,9 @@ class _Work:
         for query, embedding in zip(batch, embeddings, strict=True):
             breathe()
             searching = perf_counter()
-            hits = self.release.ad_index.search(embedding[np.newaxis], [query.request.top_k])[0]
+            hits = self.release.ad_index.search(
+                embedding[np.newaxis], [query.request.wanted(query.request.request_id or "")]
+            )[0]
             searched = perf_counter()
             times = StageTimes(
                 tokenize=query.tokenize_s,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from index.ad_index import SearchHits
 from index.ads import FieldName
+from index.filters import Wanted
 from service.cache import EmbeddingCache, EmbeddingKey
 from service.cost import BatchCost
 from service.release import Release
@@ -25,10 +26,8 @@ class Query:
     token_ids: list[int]
     """Empty where the embedding is known."""
     embedding: NDArray[np.float32] | None
-    top_k: int
+    wanted: Wanted
     fields: list[FieldName]
-    effort: float
-    """Share of the index's `ef_search` to spend."""
     caller: Hashable
     shared: bool
     """Whether its embedding is kept for others."""
@@ -70,7 +69,7 @@ def make_pipeline(cache: EmbeddingCache) -> Callable[[Sequence[Query]], tuple[li
         started = perf_counter()
         embeddings, lengths = _embed(queries, cache)
         encoded = perf_counter()
-        hits = _search(queries, embeddings)
+        hits = queries[0].release.ad_index.search(embeddings, [query.wanted for query in queries])
         searched = perf_counter()
         cost = BatchCost(lengths, encoded - started, len(queries), searched - encoded)
         found = [
@@ -103,17 +102,6 @@ def _embed(queries: Sequence[Query], cache: EmbeddingCache) -> tuple[NDArray[np.
     return np.stack([query.embedding for query in queries if query.embedding is not None]), lengths
 
 
-def _search(queries: Sequence[Query], embeddings: NDArray[np.float32]) -> list[SearchHits]:
-    """Hits of each query, with one search for all of one effort."""
-    hits: dict[int, SearchHits] = {}
-    for effort in {query.effort for query in queries}:
-        positions = [position for position, query in enumerate(queries) if query.effort == effort]
-        top_k = [queries[position].top_k for position in positions]
-        found = queries[0].release.ad_index.search(embeddings[positions], top_k, effort=effort)
-        hits.update(zip(positions, found, strict=True))
-    return [hits[position] for position in range(len(queries))]
-
-
 def measure_costs(release: Release, max_batch_size: int) -> list[BatchCost]:
     """What short and long, lone and many queries cost, so that the first predictions are not made up."""
     costs = []
@@ -123,7 +111,7 @@ def measure_costs(release: Release, max_batch_size: int) -> list[BatchCost]:
             started = perf_counter()
             embeddings = release.encoder.encode([token_ids] * count)
             encoded = perf_counter()
-            release.ad_index.search(embeddings, [100] * count)
+            release.ad_index.search(embeddings, [Wanted(100)] * count)
             costs.append(BatchCost([len(token_ids)] * count, encoded - started, count, perf_counter() - encoded))
     return costs
 

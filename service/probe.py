@@ -8,10 +8,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, time
 
 import numpy as np
 
+from index.filters import Wanted
 from service.errors import ServiceError
 from service.metrics import Metrics
 from service.release import Release
@@ -44,8 +45,8 @@ def probe(release: Release) -> None:
     norm = float(np.linalg.norm(embeddings))
     if not abs(norm - 1) <= MOST_NORM_ERROR:  # so written for what is not a number
         raise ProbeError(f"the encoder gives an embedding of norm {norm:.3g} where 1 was expected")
-    (hits,) = release.ad_index.search(embeddings, [1])
-    if not len(hits.rows) and release.ad_index.stats().ad_count:
+    (hits,) = release.ad_index.search(embeddings, [Wanted(1, at=time())])
+    if not len(hits.rows) and hits.short != "filtered" and release.ad_index.stats().ad_count:
         raise ProbeError("the index finds no ad")
     if not np.isfinite(hits.scores).all():
         raise ProbeError("the index gives scores that are not finite")

@@ -46,6 +46,8 @@ class LoggedRequest:
     request_id: str
     query: str
     top_k: int
+    filters: dict[str, object]
+    """Those that were given."""
     release: str
     model_version: str
     index_version: str
@@ -139,6 +141,7 @@ class RequestLog:
             request_id=request_id,
             query=request.query,
             top_k=request.top_k,
+            filters=request.filters.model_dump(exclude_unset=True) if request.filters else {},
             release=release.name,
             model_version=release.model_version,
             index_version=release.index_version,
@@ -226,6 +229,7 @@ class _Renderer:
                 "index_version": record.index_version,
                 **self._query(record.query),
                 "top_k": record.top_k,
+                "filters": record.filters,
                 "ad_ids": record.hits.ad_ids,
                 "scores": [round(score, SCORE_DECIMALS) for score in record.hits.scores.tolist()],
                 "coverage_reason": record.reason,

@@ -6,12 +6,14 @@ parse → choose release → cached? → admit → tokenise → queue ──> ba
 
 import logging
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.filters import Wanted
 from service.admission import Admission
 from service.answer import new_request_id, to_json
 from service.batcher import MicroBatcher, Ticket
@@ -95,7 +97,8 @@ class Retriever:
         exchange.request_id = request.request_id or new_request_id()
         exchange.release = release = self._choose(exchange.request_id, exchange.origin.release)
         exchange.text = release.encoder.normalize(request.query)
-        if self._answer_from_results(exchange, request, release):
+        exchange.wanted = wanted = request.wanted(exchange.request_id)
+        if self._answer_from_results(exchange, wanted, release):
             return None
         key = EmbeddingKey(release.model_version, exchange.text)
         embedding = self._cached_embedding(key)
@@ -104,15 +107,16 @@ class Retriever:
         if exchange.steps and not release.ad_index.narrows(request.top_k, self._smaller_effort):
             # Nothing would be spared, and it would be said of a full answer.
             exchange.steps = tuple(step for step in exchange.steps if step != "smaller_ef_search")
+        if "smaller_ef_search" in exchange.steps:
+            exchange.wanted = wanted = replace(wanted, effort=self._smaller_effort)
         query = Query(
             release=release,
             embedding_key=key,
             shared=self._embeddings.enabled,
             token_ids=[] if exchange.cached else release.encoder.tokenize(request.query),
             embedding=embedding,
-            top_k=request.top_k,
+            wanted=wanted,
             fields=request.fields,
-            effort=self._smaller_effort if "smaller_ef_search" in exchange.steps else 1.0,
             caller=exchange.origin.caller,
         )
         exchange.tokenized_at = perf_counter()
@@ -122,16 +126,17 @@ class Retriever:
         """Drop cached results, and keep none of a release that is served no more, so that it can be freed."""
         self._results.retire(release)
 
-    def _answer_from_results(self, exchange: Exchange, request: RetrieveRequest, release: Release) -> bool:
+    def _answer_from_results(self, exchange: Exchange, wanted: Wanted, release: Release) -> bool:
         if not self._results.enabled:
             return False
-        hits = self._results.get(ResultKey(release, exchange.text, request.top_k))
+        hits = self._results.get(ResultKey(release, exchange.text, wanted.top_k, wanted.filters), wanted)
         self._metrics.looked_up("result", hit=hits is not None)
         if hits is None:
             return False
+        assert exchange.request is not None
         exchange.cached = True
         exchange.tokenized_at = now = perf_counter()
-        self._finish(exchange, Found(hits, columns_of(hits, request.fields), None, now, 0.0, 0.0))
+        self._finish(exchange, Found(hits, columns_of(hits, exchange.request.fields), None, now, 0.0, 0.0))
         return True
 
     def _cached_embedding(self, key: EmbeddingKey) -> NDArray[np.float32] | None:
@@ -195,11 +200,11 @@ class Retriever:
 
     def _learn(self, exchange: Exchange, found: Found, times: StageTimes) -> None:
         """What is to be kept of an answer, once it is on its way."""
-        request, release, steps = exchange.request, exchange.release, exchange.steps
-        assert request is not None and release is not None  # noqa: PT018 - as above
+        wanted, release, steps = exchange.wanted, exchange.release, exchange.steps
+        assert wanted is not None and release is not None  # noqa: PT018 - as above
         if self._results.enabled and not steps and found.embedding is not None:
-            self._results.put(ResultKey(release, exchange.text, request.top_k), found.hits)
-        self._metrics.answered(times, complete=len(found.hits.rows) == request.top_k, steps=steps)
+            self._results.put(ResultKey(release, exchange.text, wanted.top_k, wanted.filters), found.hits)
+        self._metrics.answered(times, complete=found.hits.short is None, steps=steps)
         for watcher in self.watchers:
             watcher.answered(exchange, found, times)
 

@@ -1,12 +1,14 @@
 """The wire: what `/retrieve` takes and gives."""
 
 import re
+import time
 import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from index.ads import FieldName
+from index.filters import NO_FILTERS, Filters, Wanted
 from service.admission import StepName
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -38,6 +40,41 @@ RequestId = Annotated[str, StringConstraints(min_length=1, max_length=128, patte
 Fields = Annotated[list[FieldName], Field(max_length=16, description="Ad fields to return beside id and score.")]
 
 
+MAX_EXCLUDED = 1_000
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Place = Annotated[str, StringConstraints(min_length=1, max_length=32)]
+Names = Annotated[list[Name], Field(max_length=MAX_EXCLUDED)]
+DAY_MINUTES = 1_440
+
+
+class RequestFilters(BaseModel):
+    """Which ads a request can use; what is absent excludes none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    market: Place | None = Field(None, description="Ads of this market, and ads that name none.")
+    language: Place | None = Field(None, description="Ads in this language, and ads that name none.")
+    device: Name | None = Field(None, description="Ads for this device, and ads for all.")
+    exclude_advertisers: Names = Field([], description="By `advertiser_id`; at most 1,000.")
+    exclude_categories: Names = Field([], description="Each with all categories below it; at most 1,000.")
+    min_bid: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Least bid; an ad without one does not reach it."
+    )
+    max_per_advertiser: int | None = Field(
+        None, ge=1, le=1_000, description="Most ads of one advertiser; an ad without advertiser counts alone."
+    )
+    utc_offset_minutes: int = Field(
+        0, ge=-DAY_MINUTES, le=DAY_MINUTES, description="The searcher's clock ahead of UTC, for the ads' hours."
+    )
+
+    def parsed(self) -> Filters:
+        """As the index takes them."""
+        values = dict(self)
+        for name in ("exclude_advertisers", "exclude_categories"):
+            values[name] = frozenset(values[name])
+        return Filters(**values)
+
+
 class RetrieveRequest(BaseModel):
     """A query and how many ads it wants."""
 
@@ -55,7 +92,13 @@ class RetrieveRequest(BaseModel):
     )
     request_id: RequestId | None = Field(None, description="Comes back in the answer; made up where absent.")
     fields: Fields = []
+    filters: RequestFilters | None = None
     no_log: bool = Field(False, description="Keep this request out of the request log.")
+
+    def wanted(self, request_id: str) -> Wanted:
+        """What the index is asked for, now."""
+        filters = self.filters.parsed() if self.filters else NO_FILTERS
+        return Wanted(self.top_k, filters, self.query, request_id, at=time.time())
 
 
 MAX_QUERIES = 1_000
@@ -91,6 +134,7 @@ class OfflineRequest(BaseModel):
     )
     top_k: TopK = 100
     fields: Fields = []
+    filters: RequestFilters | None = None
     timeout_ms: int | None = Field(
         None, ge=1, le=3_600_000, description="Time budget for all of it, from arrival to last line; by default none."
     )
@@ -109,7 +153,7 @@ class Coverage(BaseModel):
     """Whether the answer is all that was asked for."""
 
     complete: bool
-    reason: Literal["index_smaller_than_top_k", "degraded"] | None
+    reason: Literal["filtered", "index_smaller_than_top_k", "degraded"] | None
     degraded: list[StepName] = Field(description="How the answer was made cheaper under pressure.")
 
 

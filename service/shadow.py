@@ -8,6 +8,7 @@ from time import thread_time
 import numpy as np
 
 from index.ad_index import SearchHits
+from index.filters import Wanted
 from service.lane_metrics import LaneMetrics
 from service.low_lane import LowLane, breathe
 from service.release import Release
@@ -52,17 +53,17 @@ class Shadow:
         for name in {release.name for release in before} - {release.name for release in shares}:
             self._metrics.forget_comparison(name, OVERLAP_KS)
 
-    def offer(self, query: str, top_k: int, stable_release: Release, stable_hits: SearchHits) -> None:
+    def offer(self, wanted: Wanted, stable_release: Release, stable_hits: SearchHits) -> None:
         """Take one of stable's answers into consideration; from any thread."""
         for release, seen in self._seen.items():
             if release is not stable_release and seen.sampler.picks():
-                self._lane.offer(partial(self._compare, release, query, top_k, stable_hits))
+                self._lane.offer(partial(self._compare, release, wanted, stable_hits))
 
-    def _compare(self, release: Release, query: str, top_k: int, stable_hits: SearchHits) -> None:
+    def _compare(self, release: Release, wanted: Wanted, stable_hits: SearchHits) -> None:
         started = thread_time()  # not the clock: in this lane that tells of the load, not of the release
-        embeddings = release.encoder.encode([release.encoder.tokenize(query)])
+        embeddings = release.encoder.encode([release.encoder.tokenize(wanted.query)])
         encoded = thread_time()
-        hits = release.ad_index.search(embeddings, [top_k])[0]
+        hits = release.ad_index.search(embeddings, [wanted])[0]
         searched = thread_time()
         breathe()
         seen = self._seen.get(release)

@@ -5,6 +5,7 @@ another CPU, with another onnxruntime, with this pair of encoder and index.
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,8 @@ from numpy.typing import NDArray
 
 from artifacts.golden import Golden
 from artifacts.manifest import EncoderManifest, IndexManifest
-from index.ads import load_array
-from index.exact import exact_top_k
-from index.layout import VECTORS
+from index.ad_index import SearchHits
+from index.filters import Wanted
 from index.recall import ann_recall
 from service.encoder import Encoder
 from service.errors import ReleaseError
@@ -70,7 +70,7 @@ def verify(
             f"encoder {wanted.encoder}: a golden query's embedding has cosine {cosine_min:.4f} to the original's where"
             f" at least {least:.4f} is expected"
         )
-    overlap, recall = _search_figures(wanted, release, served, golden.embeddings)
+    overlap, recall = _search_figures(release, served, golden.embeddings)
     _check_overlap(wanted, overlap, manifest, release.ad_index.manifest, bounds.min_golden_overlap)
     _check_recall(wanted, recall, release.ad_index.manifest, len(golden.queries), bounds.min_ann_recall)
     return Figures(cosine_min, overlap, recall)
@@ -83,12 +83,11 @@ def warm_up(release: Release, max_batch_size: int) -> None:
         ReleaseError: an embedding is not finite.
     """
     token_ids = release.encoder.tokenize("warm up")
-    top_k = min(100, release.ad_index.manifest.ad_count)
     for batch_size in batch_buckets(max_batch_size):
         embeddings = release.encoder.encode([token_ids] * batch_size)
         if not np.isfinite(embeddings).all():
             raise ReleaseError(f"release {release.name}: a batch of {batch_size} gives embeddings that are not finite")
-        release.ad_index.search(embeddings, [top_k] * batch_size)
+        release.ad_index.search(embeddings, [Wanted(100)] * batch_size)
 
 
 def batch_buckets(max_batch_size: int) -> list[int]:
@@ -108,23 +107,19 @@ def _encode_alone(wanted: ReleaseSettings, encoder: Encoder, queries: Sequence[s
     return np.concatenate(rows)
 
 
-def _search_figures(
-    wanted: ReleaseSettings, release: Release, served: Embeddings, original: Embeddings
-) -> tuple[float, float]:
+def _search_figures(release: Release, served: Embeddings, original: Embeddings) -> tuple[float, float]:
     """Overlap of what both embeddings find, and ann_recall of the original's."""
-    manifest = release.ad_index.manifest
-    k = min(manifest.recall.k, manifest.ad_count)
-    found = _rows(release, served, k)
-    expected = _rows(release, original, k)
-    overlap = ann_recall(found, expected)
-    if all(segment.kind == "exact" for segment in manifest.segments):
+    ad_index = release.ad_index
+    wanted = [Wanted(ad_index.manifest.recall.k, at=time.time())] * len(served)
+    found, expected = ad_index.search(served, wanted), ad_index.search(original, wanted)
+    overlap = ann_recall(_rows(found), _rows(expected))
+    if all(segment.kind == "exact" for segment in ad_index.manifest.segments):
         return overlap, 1.0
-    exact, _ = exact_top_k(original, load_array(wanted.index / VECTORS, np.float32, ndim=2), k)
-    return overlap, ann_recall(expected, exact)
+    return overlap, ann_recall(_rows(expected), _rows(ad_index.exact_search(original, wanted)))
 
 
-def _rows(release: Release, embeddings: Embeddings, k: int) -> NDArray[np.int64]:
-    return np.stack([hits.rows for hits in release.ad_index.search(embeddings, [k] * len(embeddings))])
+def _rows(answers: Sequence[SearchHits]) -> list[NDArray[np.int64]]:
+    return [hits.rows for hits in answers]
 
 
 def _check_overlap(

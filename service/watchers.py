@@ -41,13 +41,13 @@ class QualityWatcher:
 
     def answered(self, exchange: Exchange, found: Found, times: StageTimes) -> None:  # noqa: ARG002
         """A request got its ads."""
-        request, release = exchange.request, exchange.release
-        if request is None or release is None or found.embedding is None:
+        wanted, release = exchange.wanted, exchange.release
+        if wanted is None or release is None or found.embedding is None:
             return
         degraded = "smaller_ef_search" in exchange.steps
-        self.monitor.offer(release, found.embedding, found.hits, degraded=degraded)
+        self.monitor.offer(release, found.embedding, wanted, found.hits, degraded=degraded)
         if release is self.releases.stable and not degraded:
-            self.shadow.offer(request.query, request.top_k, release, found.hits)
+            self.shadow.offer(wanted, release, found.hits)
 
     def refused(self, exchange: Exchange, error: RequestError) -> None:
         """Nothing can be learned from it."""
@@ -68,7 +68,7 @@ class LogWatcher:
                 exchange.request_id,
                 release,
                 found.hits,
-                reason=coverage_reason(request, found.hits, exchange.steps),
+                reason=coverage_reason(found.hits, exchange.steps),
                 cached=exchange.cached,
                 times=times,
             )

@@ -55,8 +55,9 @@ def write_feed(path: Path, lines: Iterable[dict[str, Any] | bytes]) -> Path:
 
 
 def sample_feed(path: Path, ad_count: int) -> Path:
-    """Write a feed of made-up ads, all of them active."""
-    return write_feed(path, ({**ad, "status": "active"} for ad in generate_ads(ad_count, seed=3)))
+    """Write a feed of made-up ads, all of them active and for any market, so that they are one segment."""
+    everywhere = {"status": "active", "market": None, "language": None}
+    return write_feed(path, ({**ad, **everywhere} for ad in generate_ads(ad_count, seed=3)))
 
 
 def encoder_manifest(version: str = "words-1") -> EncoderManifest:
@@ -89,7 +90,8 @@ def inputs(
     *,
     embeddings: EmbeddingsFrom = None,
     queries: Path | None = None,
+    campaigns: Path | None = None,
     version: str = "words-1",
 ) -> BuildInputs:
     encoder = None if embedder is None else EncoderInput(encoder_manifest(version), lambda: embedder)
-    return BuildInputs(feed, SPACE, encoder, embeddings, queries)
+    return BuildInputs(feed, SPACE, encoder, embeddings, queries, campaigns)

@@ -11,6 +11,7 @@ from index.build import BuildInputs, BuildOptions, build_index
 from index.embed import ad_texts
 from index.errors import BuildError, EmbeddingError, FeedError, RecallTargetError
 from index.exact import exact_top_k
+from index.filters import Wanted
 from index.load import load_index
 from index.work import work_directory
 from tests.index.support import DIM, SPACE, WordEmbedder, inputs, sample_feed, unit_vectors, write_feed
@@ -50,7 +51,9 @@ def test_the_manifest_says_what_was_built(built: Path, feed: Path):
     assert manifest.recall.query_source == "queries.tsv"
     assert manifest.recall.query_count == 300
     [segment] = manifest.segments
-    assert (segment.name, segment.kind, segment.ef_search) == ("all", "hnsw", manifest.recall.ef_search)
+    assert (segment.name, segment.kind, segment.ad_count) == ("any-any", "hnsw", AD_COUNT)
+    assert (segment.ef_search, segment.ann_recall) in [(point.ef_search, point.ann_recall) for point in segment.curve]
+    assert segment.ann_recall == pytest.approx(manifest.recall.ann_recall)
     assert "hnswlib" in manifest.tools
     assert [path.name for path in built.parent.iterdir() if path.name.startswith(".")] == []
 
@@ -59,7 +62,7 @@ def test_the_recall_in_the_manifest_is_what_brute_force_measures(built: Path):
     ad_index, embedder = load_index(built), WordEmbedder()
     queries = np.concatenate([embedder.encode([embedder.tokenize(f"drill {i}")]) for i in range(300)])
     scores = queries @ np.load(built / "vectors.npy").T
-    found = [set(hits.rows.tolist()) for hits in ad_index.search(queries, [100] * 300)]
+    found = [set(hits.rows.tolist()) for hits in ad_index.search(queries, [Wanted(100)] * 300)]
     truth = [set(row) for row in np.argsort(-scores, axis=1)[:, :100].tolist()]
     recall = np.mean([len(left & right) / 100 for left, right in zip(found, truth, strict=True)])
     assert recall == pytest.approx(ad_index.manifest.recall.ann_recall, abs=0.01)  # ties, and batched queries
@@ -69,7 +72,7 @@ def test_a_query_finds_the_ads_that_exact_search_finds(built: Path):
     ad_index, embedder = load_index(built), WordEmbedder()
     queries = ad_texts(ad_index.ads, np.array([17, 1700]))
     embeddings = embedder.encode([embedder.tokenize(query) for query in queries])
-    hits = ad_index.search(embeddings, [1, 5])
+    hits = ad_index.search(embeddings, [Wanted(1), Wanted(5)])
     assert [len(each.ad_ids) for each in hits] == [1, 5]
     for each, embedding, query in zip(hits, embeddings, queries, strict=True):
         expected, scores = exact_top_k(embedding[None], np.load(built / "vectors.npy"), len(each.rows))
@@ -94,12 +97,13 @@ def test_a_build_with_nothing_to_do_does_not_open_the_encoder(tmp_path: Path):
     assert embedder.encoded == 0
 
 
-@pytest.mark.parametrize("change", ["feed", "encoder", "option", "queries", "file missing", "force"])
+@pytest.mark.parametrize("change", ["feed", "encoder", "option", "queries", "campaigns", "file missing", "force"])
 def test_a_changed_input_gives_another_build(tmp_path: Path, change: str):
     feed, out = small_feed(tmp_path / "feed.jsonl"), tmp_path / "out"
     (tmp_path / "queries").write_text("drill")
+    (tmp_path / "campaigns").write_text('{"campaign_id": "c"}')
     build_index(inputs(feed, WordEmbedder()), out, QUICK)
-    options, version, queries, force = QUICK, "words-1", None, False
+    options, version, queries, campaigns, force = QUICK, "words-1", None, None, False
     match change:
         case "feed":
             small_feed(feed, {"ad_id": "more", "title": "saw"})
@@ -109,11 +113,14 @@ def test_a_changed_input_gives_another_build(tmp_path: Path, change: str):
             options = BuildOptions(target_recall=0.6)
         case "queries":
             queries = tmp_path / "queries"
+        case "campaigns":
+            campaigns = tmp_path / "campaigns"
         case "file missing":
             (out / "vectors.npy").unlink()
         case "force":
             force = True
-    result = build_index(inputs(feed, WordEmbedder(), queries=queries, version=version), out, options, force=force)
+    changed = inputs(feed, WordEmbedder(), queries=queries, campaigns=campaigns, version=version)
+    result = build_index(changed, out, options, force=force)
     assert "publish" in result.seconds
     assert load_index(out).manifest.fingerprint == result.manifest.fingerprint
 
@@ -124,7 +131,7 @@ def test_a_small_index_is_scanned(tmp_path: Path):
     assert [(segment.kind, segment.ef_search) for segment in manifest.segments] == [("exact", None)]
     assert manifest.recall.ann_recall == 1
     query = np.load(out / "vectors.npy")[7:8]
-    [hits] = load_index(out).search(query, [1000])
+    [hits] = load_index(out).search(query, [Wanted(1000)])
     assert len(hits.rows) == 20
     assert hits.ad_ids[0] == "ad-7"
 

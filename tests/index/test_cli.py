@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def place(tmp_path: Path) -> Path:
     vectors = unit_vectors(25)
     lines = [{"ad_id": f"ad-{i}", "title": f"drill {i}", "embedding": v.tolist()} for i, v in enumerate(vectors)]
-    write_feed(tmp_path / "shop.jsonl.gz", [*lines, b"?", {"ad_id": "p", "title": "t", "status": "paused"}])
+    lines[7]["status"] = "paused"
+    write_feed(tmp_path / "shop.jsonl.gz", [*lines, b"?"])
     (tmp_path / "space.json").write_text(SPACE.model_dump_json())
     (tmp_path / "manifest.json").write_text(json.dumps({"kind": "other", "space": SPACE.model_dump()}))
     return tmp_path
@@ -33,7 +34,7 @@ def test_build_ends_in_a_summary_and_then_has_nothing_to_do(place: Path, space: 
     arguments = ("build", "--feed", place / "shop.jsonl.gz", "--space", place / space, "--out", place / "out")
     first = run(*arguments)
     assert first.exit_code == 0, first.output
-    for said in ("25", "not JSON", "not active", "ann_recall@25", "seconds", "publish"):
+    for said in ("25", "not JSON", "1 of them not active", "ann_recall@25", "seconds", "publish"):
         assert said in first.stdout
     second = run(*arguments)
     assert "up to date" in second.stdout
@@ -43,10 +44,11 @@ def test_build_ends_in_a_summary_and_then_has_nothing_to_do(place: Path, space: 
 def test_inspect_shows_the_manifest(place: Path):
     run("build", "--feed", place / "shop.jsonl.gz", "--space", place / "space.json", "--out", place / "out")
     shown = run("inspect", place / "out")
-    for said in (SPACE.space_id, "25 ads, scanned exactly", "precomputed", "size of vectors", "1: not active"):
+    for said in (SPACE.space_id, "25 ads, scanned exactly", "precomputed", "size of vectors", "1 of them not active"):
         assert said in shown.stdout
     manifest = json.loads(run("inspect", place / "out", "--json").stdout)
-    assert manifest["feed"]["skipped"] == {"not JSON": 1, "not active": 1}
+    assert manifest["feed"]["skipped"] == {"not JSON": 1}
+    assert manifest["feed"]["not_active"] == 1
     assert manifest["ad_count"] == 25
 
 

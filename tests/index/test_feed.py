@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from index.errors import FeedError
-from index.feed import MAX_LINE_BYTES, SHOWN_LINES, FeedReader
+from index.feed import FeedReader
+from index.lines import MAX_LINE_BYTES, SHOWN_LINES
 from terminal import console
 from tests.index.support import write_feed
 
@@ -30,6 +31,20 @@ BAD_LINES = {
     "bid is text": (b'{"ad_id": "x", "title": "t", "bid": "0.5"}', "bid: input should be a valid number"),
     "bid is negative": (b'{"ad_id": "x", "title": "t", "bid": -1}', "bid: input should be greater than or equal to 0"),
     "devices is text": (b'{"ad_id": "x", "title": "t", "devices": "mobile"}', "devices: input should be a valid list"),
+    "market with a path": (b'{"ad_id": "x", "title": "t", "market": "../us"}', "market: string should match pattern"),
+    "market is a number": (b'{"ad_id": "x", "title": "t", "market": 7}', "market: input should be a valid list"),
+    "start without zone": (
+        b'{"ad_id": "x", "title": "t", "starts_at": "2026-01-01T00:00:00"}',
+        "starts_at: input should have timezone info",
+    ),
+    "window ends early": (
+        b'{"ad_id": "x", "title": "t", "hours": [{"days": ["mon"], "from_hour": 9, "to_hour": 9}]}',
+        "hours: value error, to_hour must be after from_hour",
+    ),
+    "negative without a word": (
+        b'{"ad_id": "x", "title": "t", "negative_keywords": ["[!]"]}',
+        "negative_keywords: value error, negative keyword",
+    ),
     "attrs is a list": (b'{"ad_id": "x", "title": "t", "attrs": []}', "attrs: input should be a valid dictionary"),
     "brand is a number": (b'{"ad_id": "x", "title": "t", "brand": 7}', "advertiser_id: input should be a valid string"),
     "duplicate": (b'{"ad_id": "a", "title": "another"}', "duplicate ad_id"),
@@ -43,7 +58,7 @@ BAD_LINES = {
 def test_a_bad_line_is_counted_by_reason_and_harms_no_other(tmp_path: Path, line: bytes, reason: str):
     reader = FeedReader(write_feed(tmp_path / "feed.jsonl", [GOOD, line, {**GOOD, "ad_id": "b"}]))
     assert [(number, ad.ad_id) for number, ad in reader] == [(1, "a"), (3, "b")]
-    report = reader.report(sha256="")
+    report = reader.report(sha256="", not_active=0)
     assert (report.lines, report.ads) == (3, 2)
     [(found, count)] = report.skipped.items()
     assert found.startswith(reason)
@@ -64,7 +79,7 @@ def test_the_first_bad_lines_are_shown_and_the_rest_counted(tmp_path: Path, monk
     list(reader)
     shown = [line for line in screen.getvalue().splitlines() if "not JSON" in line]
     assert shown == [f"feed.jsonl line {number}: not JSON" for number in range(2, 2 + SHOWN_LINES)]
-    assert reader.report(sha256="").skipped == {"not JSON": 50}
+    assert reader.report(sha256="", not_active=0).skipped == {"not JSON": 50}
 
 
 @pytest.mark.parametrize("name", ["feed.jsonl", "feed.jsonl.gz", "misnamed.txt.gz"])
@@ -73,12 +88,36 @@ def test_gzip_is_told_by_content(tmp_path: Path, name: str):
     assert [ad.ad_id for _, ad in FeedReader(path)] == ["a"]
 
 
-@pytest.mark.parametrize("status", ["paused", "Disapproved", ""])
-def test_an_ad_that_is_not_active_is_left_out_even_where_strict(tmp_path: Path, status: str):
-    lines = [{**GOOD, "status": status}, {**GOOD, "ad_id": "b", "status": "Active"}, {**GOOD, "ad_id": "c"}]
-    reader = FeedReader(write_feed(tmp_path / "feed.jsonl", lines), strict=True)
-    assert [ad.ad_id for _, ad in reader] == ["b", "c"]
-    assert reader.report(sha256="").skipped == {"not active": 1}
+@pytest.mark.parametrize(
+    ("status", "active"),
+    [(None, True), ("active", True), ("Active", True), ("paused", False), ("Disapproved", False), ("", False)],
+)
+def test_an_ad_that_is_not_active_is_read_as_such(tmp_path: Path, status: str | None, active: bool):
+    [(_, ad)] = FeedReader(write_feed(tmp_path / "feed.jsonl", [{**GOOD, "status": status}]), strict=True)
+    assert ad.is_active is active
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, ["any-any"]),
+        ({"market": "US", "language": "en"}, ["us-en"]),
+        ({"market": "us"}, ["us-any"]),
+        ({"market": "", "language": "any"}, ["any-any"]),
+        ({"market": ["us", "gb", "US"], "language": ["en", "pt-BR"]}, ["gb-en", "gb-pt_br", "us-en", "us-pt_br"]),
+        ({"market": ["us", "any"], "language": []}, ["any-any"]),
+    ],
+    ids=str,
+)
+def test_an_ad_is_in_the_segment_of_each_market_and_language(tmp_path: Path, fields: dict, names: list[str]):
+    [(_, ad)] = FeedReader(write_feed(tmp_path / "feed.jsonl", [{**GOOD, **fields}]), strict=True)
+    assert [key.name for key in ad.segment_keys] == names
+
+
+def test_places_come_back_as_they_were_given(tmp_path: Path):
+    line = {**GOOD, "market": " us ", "language": ["en", "pt-BR"]}
+    [(_, ad)] = FeedReader(write_feed(tmp_path / "feed.jsonl", [line]))
+    assert (ad.columns()["market"], ad.columns()["language"]) == ("us", ["en", "pt-BR"])
 
 
 def test_fields_are_kept_and_unknown_ones_become_attributes(tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 
 from artifacts.store import ArtifactError, describe_files
 from index.build import BuildOptions, build_index
+from index.filters import Wanted
 from index.load import load_index
 from tests.index.support import DIM, WordEmbedder, inputs, sample_feed, unit_vectors
 
@@ -44,7 +45,9 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize("damage", [remove, truncate, flip_a_bit])
 def test_damage_to_any_file_is_noticed_and_the_file_named(whole: Path, tmp_path: Path, damage: Callable):
     names = json.loads((whole / "manifest.json").read_text())["files"]
-    assert {"vectors.npy", "segments/all/graph.hnsw", "segments/all/rows.npy", "ads/title.blob.npy"} <= set(names)
+    assert {"vectors.npy", "segments/any-any/graph.hnsw", "segments/any-any/rows.npy", "ads/title.blob.npy"} <= set(
+        names
+    )
     for name, entry in names.items():
         if entry["bytes"]:
             copy = shutil.copytree(
@@ -81,11 +84,11 @@ def test_exact_search_finds_what_sorting_all_scores_finds(whole: Path):
     queries = unit_vectors(3, seed=5)
     scores = queries.astype(np.float64) @ np.load(whole / "vectors.npy").T.astype(np.float64)
     expected = np.argsort(-scores, axis=1)[:, :50]
-    for hits, rows, row_scores in zip(index.exact_search(queries, 50), expected, scores, strict=True):
+    for hits, rows, row_scores in zip(index.exact_search(queries, [Wanted(50)] * 3), expected, scores, strict=True):
         assert hits.scores == pytest.approx(row_scores[rows], abs=1e-6)
         assert row_scores[hits.rows] == pytest.approx(row_scores[rows], abs=1e-6)  # like ads may change places
         assert hits.ad_ids == [index.ads.ad_ids[row] for row in hits.rows]
-    assert len(index.exact_search(queries, 5_000)[0].rows) == 2_100
+    assert len(index.exact_search(queries, [Wanted(5_000)] * 3)[0].rows) == 2_100
 
 
 def another_graph(directory: Path) -> None:
@@ -94,7 +97,7 @@ def another_graph(directory: Path) -> None:
 
     rows = np.arange(2100)
     HnswGraph.build(unit_vectors(2100, DIM // 2), rows, HnswParams(), threads=1).save(
-        directory / "segments/all/graph.hnsw"
+        directory / "segments/any-any/graph.hnsw"
     )
 
 
@@ -112,7 +115,7 @@ REPLACED = {
         "vectors.npy: is 2-dimensional float16 where 2-dimensional float32",
     ),
     "rows beyond the ads": (
-        lambda directory: np.save(directory / "segments/all/rows.npy", np.arange(1, 2101)),
+        lambda directory: np.save(directory / "segments/any-any/rows.npy", np.arange(1, 2101)),
         "rows.npy: does not hold 2100 rows of an index of 2100 ads",
     ),
     "a column of other ads": (
@@ -140,11 +143,11 @@ def test_a_load_without_verification_reads_no_more_than_it_needs(damaged: Path):
     stats = ad_index.stats()
     assert stats.ad_count == 2100
     assert stats.memory_bytes > 2100 * DIM * 4
-    assert [segment.name for segment in stats.segments] == ["all"]
+    assert [segment.name for segment in stats.segments] == ["any-any"]
 
 
 def test_hits_stay_valid_when_the_index_is_gone(whole: Path):
-    [hits] = load_index(whole).search(np.load(whole / "vectors.npy")[:1], [3])
+    [hits] = load_index(whole).search(np.load(whole / "vectors.npy")[:1], [Wanted(3)])
     titles = hits.ads.field("title", hits.rows)
     assert len(titles) == len(hits.ad_ids) == 3
     assert all(titles)
@@ -152,9 +155,9 @@ def test_hits_stay_valid_when_the_index_is_gone(whole: Path):
 
 def test_requests_of_one_batch_may_ask_for_different_numbers_of_ads(whole: Path):
     ad_index, queries = load_index(whole), np.load(whole / "vectors.npy")[[5, 600, 7, 800]]
-    top_ks = [10, 3, 10, 5000]
-    together = ad_index.search(queries, top_ks)
+    wanted = [Wanted(top_k) for top_k in (10, 3, 10, 5000)]
+    together = ad_index.search(queries, wanted)
     assert [len(hits.rows) for hits in together] == [10, 3, 10, 2100]
     for position, hits in enumerate(together):
-        [alone] = ad_index.search(queries[position : position + 1], [top_ks[position]])
+        [alone] = ad_index.search(queries[position : position + 1], [wanted[position]])
         assert hits.rows.tolist() == alone.rows.tolist()

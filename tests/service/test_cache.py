@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from index.ad_index import SearchHits
 from index.ads import AdTable, AdTableBuilder
+from index.filters import NO_FILTERS, Filters, Wanted
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.cache import ENTRY_BYTES, EmbeddingCache, EmbeddingKey, ResultCache, ResultKey
@@ -120,20 +122,19 @@ class FakeIndex:
             builder.append(ad_id, {"title": ad_id})
         self.ads: AdTable = builder.build()
         self.shown = {0, 1, 2}
-        self.searched: list[tuple[list[float], float]] = []
-        """First component of each embedding, and the effort, of each search."""
+        self.searched: list[tuple[float, float]] = []
+        """First component of each embedding that was searched with, and the effort."""
 
     def hits(self) -> SearchHits:
         return SearchHits(np.array([2, 0, 1]), np.array([0.9, 0.8, 0.7], dtype=np.float32), self.ads)
 
-    def still_eligible(self, hits: SearchHits) -> SearchHits:
+    def still_eligible(self, hits: SearchHits, wanted: Wanted) -> SearchHits:
         keep = np.isin(hits.rows, list(self.shown))
         return SearchHits(hits.rows[keep], hits.scores[keep], hits.ads)
 
-    def search(self, embeddings: NDArray[np.float32], top_k: Sequence[int], *, effort: float) -> list[SearchHits]:
-        assert len(top_k) == len(embeddings)
-        self.searched.append((embeddings[:, 0].tolist(), effort))
-        return [self.hits() for _ in top_k]
+    def search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
+        self.searched += zip(embeddings[:, 0].tolist(), [one.effort for one in wanted], strict=True)
+        return [self.hits() for _ in wanted]
 
 
 class CountingEncoder:
@@ -164,47 +165,59 @@ class Clock:
 
 def test_a_result_is_used_again_until_its_time_is_over():
     clock, index = Clock(), FakeIndex()
-    cache, result = ResultCache(0.5, clock), ResultKey(release_of("r", index), "drill", 3)
+    cache, result = ResultCache(0.5, clock), ResultKey(release_of("r", index), "drill", 3, NO_FILTERS)
     cache.put(result, index.hits())
     clock.now += 0.49
-    found = cache.get(result)
+    found = cache.get(result, Wanted(3))
     assert found is not None
     assert found.ad_ids == ["a3", "a1", "a2"]
     clock.now += 0.02
-    assert cache.get(result) is None
+    assert cache.get(result, Wanted(3)) is None
 
 
-@pytest.mark.parametrize("change", ["release", "text", "top_k"])
-def test_a_result_is_that_of_its_release_its_text_and_its_number_of_ads(change: str):
+@pytest.mark.parametrize("change", ["release", "text", "top_k", "filters"])
+def test_a_result_is_that_of_all_that_was_asked_for(change: str):
     index = FakeIndex()
-    cache, result = ResultCache(1.0, Clock()), ResultKey(release_of("r", index), "drill", 3)
+    cache, result = ResultCache(1.0, Clock()), ResultKey(release_of("r", index), "drill", 3, NO_FILTERS)
     cache.put(result, index.hits())
-    others: dict[str, Any] = {"release": release_of("r", index), "text": "drills", "top_k": 2}
-    assert cache.get(result._replace(**{change: others[change]})) is None
+    others: dict[str, Any] = {
+        "release": release_of("r", index),
+        "text": "drills",
+        "top_k": 2,
+        "filters": Filters(device="tv"),
+    }
+    assert cache.get(result._replace(**{change: others[change]}), Wanted(3)) is None
 
 
 def test_an_ad_that_may_not_be_shown_any_more_makes_a_new_search():
     """Rather than an answer with an ad less than there would be."""
     index = FakeIndex()
-    cache, result = ResultCache(1.0, Clock()), ResultKey(release_of("r", index), "drill", 3)
+    cache, result = ResultCache(1.0, Clock()), ResultKey(release_of("r", index), "drill", 3, NO_FILTERS)
     cache.put(result, index.hits())
     index.shown.remove(0)
-    assert cache.get(result) is None
+    assert cache.get(result, Wanted(3)) is None
     index.shown.add(0)
-    assert cache.get(result) is None
+    assert cache.get(result, Wanted(3)) is None
     assert len(cache) == 0
+
+
+def test_a_result_that_holds_for_one_request_id_alone_is_not_kept():
+    index = FakeIndex()
+    cache, result = ResultCache(1.0, Clock()), ResultKey(release_of("r", index), "drill", 3, NO_FILTERS)
+    cache.put(result, replace(index.hits(), for_others=False))
+    assert cache.get(result, Wanted(3)) is None
 
 
 def test_results_are_off_at_zero_and_forgotten_with_their_release():
     index = FakeIndex()
     assert not ResultCache(0.0).enabled
     release = release_of("r", index)
-    cache, result = ResultCache(1.0, Clock()), ResultKey(release, "drill", 3)
+    cache, result = ResultCache(1.0, Clock()), ResultKey(release, "drill", 3, NO_FILTERS)
     cache.put(result, index.hits())
     cache.retire(release)
-    assert cache.get(result) is None
+    assert cache.get(result, Wanted(3)) is None
     cache.put(result, index.hits())  # by a request that was still in flight
-    assert cache.get(result) is None
+    assert cache.get(result, Wanted(3)) is None
 
 
 # --- one computation for all who want the same ----------------------------------------------------------------------
@@ -218,9 +231,8 @@ def query_for(
         embedding_key=key(text),
         token_ids=[] if embedded else [1] * len(text),
         embedding=embedding(len(text)) if embedded else None,
-        top_k=3,
+        wanted=Wanted(3, effort=effort),
         fields=["title"],
-        effort=effort,
         caller="caller",
         shared=shared,
     )
@@ -234,7 +246,7 @@ def test_like_queries_of_a_batch_are_encoded_once_and_each_is_searched():
     assert [len(ids) for ids in encoder.encoded] == [5, 9]
     assert [one.embedding[0] for one in found if one.embedding is not None] == [5, 9, 5]
     assert (cost.lengths, cost.queries) == ([5, 9], 3)
-    assert index.searched == [([5.0, 9.0, 5.0], 1.0)]
+    assert index.searched == [(5.0, 1.0), (9.0, 1.0), (5.0, 1.0)]
     assert found[0].columns == {"title": ["a3", "a1", "a2"]}
 
 
@@ -265,15 +277,15 @@ def test_queries_with_an_embedding_join_those_without():
     run = make_pipeline(EmbeddingCache(10 * ENTRY))
     run([query_for(release, "mouse", embedded=True), query_for(release, "cordless drill")])
     assert [len(ids) for ids in encoder.encoded] == [14]
-    assert index.searched == [([5.0, 14.0], 1.0)]
+    assert index.searched == [(5.0, 1.0), (14.0, 1.0)]
 
 
-def test_queries_of_one_effort_are_searched_together_and_each_gets_its_own():
+def test_queries_of_one_batch_may_spend_different_efforts():
     index = FakeIndex()
     release = release_of("r", index)
     queries = [query_for(release, "x" * length, effort=effort) for length, effort in ((3, 1.0), (4, 0.6), (5, 1.0))]
     found, _ = make_pipeline(EmbeddingCache(0))(queries)
-    assert sorted(index.searched) == [([3.0, 5.0], 1.0), ([4.0], 0.6)]
+    assert index.searched == [(3.0, 1.0), (4.0, 0.6), (5.0, 1.0)]
     assert [one.embedding[0] for one in found if one.embedding is not None] == [3, 4, 5]
 
 

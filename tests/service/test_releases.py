@@ -216,7 +216,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "dimension that is not so": ("encoder", claim_another_dim, "dim 16 against 32"),
     "damaged graph of ads": (
         "index",
-        lambda copy: flip_a_bit(copy, "segments/all/graph.hnsw"),
+        lambda copy: flip_a_bit(copy, "segments/any-any/graph.hnsw"),
         r"graph\.hnsw: has sha256",
     ),
     "missing column": ("index", lambda copy: (copy / "ads/title.blob.npy").unlink(), r"title\.blob\.npy: missing"),

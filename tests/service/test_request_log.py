@@ -99,6 +99,7 @@ def test_a_record_has_versions_ads_scores_timings_and_the_chance_of_being_here(o
             "index_version": "i-1",
             "query_hash": same.hexdigest(),
             "top_k": 2,
+            "filters": {},
             "ad_ids": ["ad-2", "ad-0"],
             "scores": [0.75, 0.5],
             "coverage_reason": None,

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from index.filters import Wanted
 from index.load import FrozenIndex
 from service.release import Release
 from service.shadow import Shadow
 from tests.service.releases_beside import LaneByHand, build_small_index, release_of
 
 QUERY = "cordless drill"
-TOP_K = 150
+WANTED = Wanted(150, query=QUERY)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def shadow(lane: LaneByHand) -> Shadow:
 
 def answer(release: Release):
     embedding = release.encoder.encode([release.encoder.tokenize(QUERY)])
-    return release.ad_index.search(embedding, [TOP_K])[0]
+    return release.ad_index.search(embedding, [WANTED])[0]
 
 
 def best(release: Release) -> list[tuple[float, str]]:
@@ -54,7 +55,7 @@ def best(release: Release) -> list[tuple[float, str]]:
 
 def test_a_release_like_stable_agrees_with_it_entirely(shadow, lane, stable, indexes):
     shadow.compare({release_of("twin", indexes[0]): 1})
-    shadow.offer(QUERY, TOP_K, stable, answer(stable))
+    shadow.offer(WANTED, stable, answer(stable))
     lane.run_all()
     assert lane.value("hlm_release_overlap", release="twin", k=10) == 1
     assert lane.value("hlm_release_overlap", release="twin", k=100) == 1
@@ -69,7 +70,7 @@ def test_overlap_and_score_difference_are_those_of_the_two_answers(shadow, lane,
     expected = len({ad for _, ad in ours[:100]} & {ad for _, ad in theirs[:100]}) / 100
     assert 0.3 < expected < 0.9  # otherwise this shows nothing
     shadow.compare({smaller: 1})
-    shadow.offer(QUERY, TOP_K, stable, answer(stable))
+    shadow.offer(WANTED, stable, answer(stable))
     lane.run_all()
     assert lane.value("hlm_release_overlap", release="smaller", k=100) == pytest.approx(expected, abs=0.021)
     difference = sum(score for score, _ in theirs[:100]) / 100 - sum(score for score, _ in ours[:100]) / 100
@@ -77,9 +78,9 @@ def test_overlap_and_score_difference_are_those_of_the_two_answers(shadow, lane,
 
 
 def test_nothing_is_compared_with_itself_or_while_there_is_nothing_beside_stable(shadow, lane, stable):
-    shadow.offer(QUERY, TOP_K, stable, answer(stable))
+    shadow.offer(WANTED, stable, answer(stable))
     shadow.compare({stable: 1})
-    shadow.offer(QUERY, TOP_K, stable, answer(stable))
+    shadow.offer(WANTED, stable, answer(stable))
     assert lane.jobs == []
 
 
@@ -87,13 +88,13 @@ def test_each_release_gets_its_own_share(shadow, lane, stable, smaller, indexes)
     shadow.compare({smaller: 0.1, release_of("twin", indexes[0]): 0.5})
     hits = answer(stable)
     for _ in range(1_000):
-        shadow.offer(QUERY, TOP_K, stable, hits)
+        shadow.offer(WANTED, stable, hits)
     assert len(lane.jobs) == pytest.approx(600, abs=100)
 
 
 def test_canary_and_shadow_are_compared_side_by_side(shadow, lane, stable, smaller, indexes):
     shadow.compare({smaller: 1, release_of("twin", indexes[0]): 1})
-    shadow.offer(QUERY, TOP_K, stable, answer(stable))
+    shadow.offer(WANTED, stable, answer(stable))
     lane.run_all()
     assert lane.value("hlm_release_compared_queries_total", release="smaller") == 1
     assert lane.value("hlm_release_compared_queries_total", release="twin") == 1
@@ -104,9 +105,9 @@ def test_a_release_that_is_compared_no_more_leaves_no_series_and_one_that_is_kee
 ):
     twin = release_of("twin", indexes[0])
     shadow.compare({smaller: 1, twin: 1})
-    shadow.offer(QUERY, TOP_K, stable, answer(stable))
+    shadow.offer(WANTED, stable, answer(stable))
     lane.run_all()
-    shadow.offer(QUERY, TOP_K, stable, answer(stable))
+    shadow.offer(WANTED, stable, answer(stable))
     shadow.compare({twin: 1})
     lane.run_all()
     names = {sample.labels.get("release") for family in lane.registry.collect() for sample in family.samples}
@@ -119,7 +120,7 @@ def test_short_answers_have_an_overlap_at_the_k_that_they_reach(shadow, lane, st
     twin = release_of("twin", indexes[0])
     shadow.compare({twin: 1})
     embedding = stable.encoder.encode([stable.encoder.tokenize(QUERY)])
-    shadow.offer(QUERY, 20, stable, stable.ad_index.search(embedding, [20])[0])
+    shadow.offer(Wanted(20, query=QUERY), stable, stable.ad_index.search(embedding, [Wanted(20)])[0])
     lane.run_all()
     assert lane.value("hlm_release_overlap", release="twin", k=10) == 1
     assert lane.value("hlm_release_overlap", release="twin", k=100) is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from artifacts.golden import load_golden
+from index.filters import Wanted
 from service.errors import ReleaseError
 from service.loading import Loaded, ReleaseLoader
 from service.settings import SwapSettings
@@ -35,7 +36,8 @@ def test_the_figures_are_those_of_an_independent_count(small: SmallArtifacts):
     exact = [set(np.argsort(-vectors @ embedding)[:100].tolist()) for embedding in golden.embeddings]
 
     def found(embeddings: np.ndarray) -> list[set[int]]:
-        return [set(hits.rows.tolist()) for hits in loaded.release.ad_index.search(embeddings, [100] * len(embeddings))]
+        hits = loaded.release.ad_index.search(embeddings, [Wanted(100)] * len(embeddings))
+        return [set(one.rows.tolist()) for one in hits]
 
     def shared(left: list[set[int]], right: list[set[int]]) -> float:
         return sum(len(a & b) for a, b in zip(left, right, strict=True)) / (100 * len(left))
