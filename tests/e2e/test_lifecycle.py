@@ -233,7 +233,7 @@ def test_a_taken_port_is_one_sentence(server: Server, encoder: Path, sample_inde
 def test_no_release_at_all_names_the_settings(tmp_path: Path):
     result = hlm("serve", check=False)
     assert result.returncode == 1
-    assert "release: Field required" in result.stderr
+    assert "release: is missing" in result.stderr
 
 
 def test_the_serving_environment_has_neither_torch_nor_transformers():
