@@ -129,6 +129,7 @@ def test_malformed_bodies_are_refused_one_by_one_and_leave_good_requests_alone(s
 def test_every_wrong_field_is_named(server: Server):
     answer = server.client.post("/retrieve", json={"query": " ", "top_k": 0, "colour": "red"})
     assert answer.status_code == 422
+    assert "request_id" not in answer.json()
     assert Counter(error["field"] for error in answer.json()["errors"]) == Counter(["query", "top_k", "colour"])
 
 
