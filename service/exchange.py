@@ -40,7 +40,7 @@ class Exchange:
     release: Release | None = None
     """Everything in the answer comes from it."""
     text: str = ""
-    """The query as the tokenizer's normaliser leaves it."""
+    """The query as the tokenizer sees it."""
     cached: bool = False
     """Whether the embedding, or the whole result, was known."""
     steps: tuple[StepName, ...] = ()
