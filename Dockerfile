@@ -1,7 +1,8 @@
 # The serving environment as an image: no compiler, no torch, no root.
 #
-#   docker build -t hlm .                      CPU, the default target `serve`
-#   docker build -t hlm:gpu --target gpu .     CUDA libraries and onnxruntime-gpu; the service itself runs on the CPU so far
+#   docker build -t hlm .                        CPU, the default target `serve`
+#   docker build -t hlm:gpu --target gpu .       CUDA libraries and onnxruntime-gpu; the service itself runs on the CPU so far
+#   docker build -t hlm --build-arg LOCK=otel .  CPU, with what traces need
 #   docker run --rm -p 8080:8080 -v "$PWD/var:/app/var:ro" hlm
 #
 # Encoders and indexes are mounted at /app/var, where config/serve.yaml looks for them.
@@ -69,8 +70,9 @@ FROM ${PYTHON_IMAGE} AS serve-builder
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
-COPY requirements/build.txt requirements/serve.txt requirements/hnswlib.sh requirements/install.sh /tmp/requirements/
-RUN bash /tmp/requirements/install.sh /opt/venv serve
+ARG LOCK=serve
+COPY requirements/build.txt requirements/${LOCK}.txt requirements/hnswlib.sh requirements/install.sh /tmp/requirements/
+RUN bash /tmp/requirements/install.sh /opt/venv "${LOCK}"
 
 FROM ${PYTHON_IMAGE} AS serve
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin hlm

@@ -28,6 +28,8 @@ class FileEntry(Record):
 class Manifest(Record):
     """What every artifact's manifest has."""
 
+    schema_version: Literal[1] = 1
+    """Of its kind of artifact."""
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     fingerprint: str
     """Hash of all inputs and options; a build whose fingerprint is unchanged has nothing to do."""
@@ -71,7 +73,6 @@ class EncoderManifest(Manifest):
     `token_type_ids`; its only output is `embedding`, float32 of shape (batch, dim).
     """
 
-    schema_version: Literal[1] = 1
     kind: Literal["encoder"] = "encoder"
     model_version: str
     """Name and first digits of the graph's hash; appears in every answer."""
@@ -146,7 +147,8 @@ class FeedReport(Record):
 class IndexManifest(Manifest):
     """Manifest of an index artifact: per-segment graphs, vectors, columns of texts and of eligibility, and this."""
 
-    schema_version: Literal[2] = 2  # 1 had one segment, and said nothing of eligibility
+    # 1 had one segment, and said nothing of eligibility.
+    schema_version: Literal[2] = 2  # type: ignore[assignment]
     kind: Literal["index"] = "index"
     index_version: str
     """Feed name and first digits of a hash of all files, so equal versions are equal indexes; in every answer."""

@@ -136,6 +136,8 @@ def use_release(
 def rollback_release(admin_url: AdminUrl = DEFAULT_ADMIN_URL) -> None:
     """Serve the previous release again.
 
+    A second rollback is refused rather than undo the first: `hlm release use`
+    with the release's name goes forward again.
     HLM_ADMIN_TOKEN must hold the token that the service was started with.
 
     Examples:
@@ -143,7 +145,8 @@ def rollback_release(admin_url: AdminUrl = DEFAULT_ADMIN_URL) -> None:
 
     Exit codes:
       0  it is served
-      1  there is none or it could not be asked for; one sentence says why
+      1  there is none, it was done already, or it could not be asked for,
+         with one sentence that says why
       2  wrong usage
     """
     from client.release import AdminClient

@@ -8,6 +8,8 @@ from client.http import Answer
 from client.release import Release, Releases
 
 SHOWN_OF_A_RELEASE = {"name", "encoder", "index", "model_version", "index_version"}
+NO_EDGE = 100_000
+"""Columns of a pipe or a file."""
 NAMED_FAILURES = 5
 """Failed queries named on screen for each reason; the JSON report names all."""
 
@@ -78,8 +80,11 @@ def describe_failures(evaluation: Evaluation) -> str:
 
 
 def _console() -> Console:
-    """Standard output, where text is printed as it is."""
-    return Console(highlight=False, markup=False, emoji=False)
+    """Standard output, where text is printed as it is; only a terminal has an edge at which it is broken or cut."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.file.isatty():
+        console.width = NO_EDGE
+    return console
 
 
 def _versions(release: str | None, model_version: str | None, index_version: str | None) -> str:

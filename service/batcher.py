@@ -181,7 +181,7 @@ class MicroBatcher(Generic[Item, Result]):
             fresh.thread.start()
             self._changed.notify_all()  # lest it be the retired one that is told of the next item
         if batch is not None:
-            failed = [PipelineError("the worker that ran this query is stuck")] * len(batch.items)
+            failed = [PipelineError("the worker that ran this query is stuck") for _ in batch.items]
             self._loop.call_soon_threadsafe(_deliver, batch.items, failed)
 
     def start(self) -> None:

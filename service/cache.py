@@ -30,7 +30,7 @@ class EmbeddingKey(NamedTuple):
 
     model_version: str
     text: str
-    """The query as the tokenizer's normaliser leaves it."""
+    """The query as the tokenizer sees it."""
 
 
 class _Entry(NamedTuple):

@@ -1,5 +1,6 @@
 """Text to embeddings with an encoder artifact: normalise, tokenise, pad, run."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from service.session import EncoderSession, pad
 
 MODEL_NAME = "model.onnx"
 TOKENIZER_NAME = "tokenizer.json"
+SPACES = re.compile(" {2,}")
+SPACED = "a  b   18  ,  c"
+"""Tells whether a tokenizer makes something of several spaces."""
 
 
 class Encoder:
@@ -91,10 +95,9 @@ class Encoder:
     def normalize(self, query: str) -> str:
         """The query as the tokenizer sees it, for example in lower case: queries alike in this have one embedding."""
         text = unicodedata.normalize(self._text.unicode_form, query)
-        if self._normalizer is None:
-            return text
-        normalized: str = self._normalizer.normalize_str(text)
-        return normalized
+        if self._normalizer is not None:
+            text = self._normalizer.normalize_str(text)
+        return SPACES.sub(" ", text) if self.query_tokenizer.joins_spaces else text
 
     def tokenize(self, query: str) -> list[int]:
         """Token ids of one query, prompt and special tokens included, cut at `max_query_tokens`."""
@@ -120,6 +123,8 @@ class QueryTokenizer:
     tokenizer: Tokenizer
     key: tuple[str, TextRules]
     """Hash of `tokenizer.json`, and the rules beside it."""
+    joins_spaces: bool
+    """Whether several spaces are to it as one."""
 
     @classmethod
     def open(cls, directory: Path, text: TextRules) -> Self:
@@ -130,7 +135,8 @@ class QueryTokenizer:
         """
         path = directory / TOKENIZER_NAME
         tokenizer = _open_tokenizer(path, text.max_query_tokens)
-        return cls(tokenizer, (file_sha256(path), text))
+        joins_spaces = tokenizer.encode(SPACED).ids == tokenizer.encode(SPACES.sub(" ", SPACED)).ids
+        return cls(tokenizer, (file_sha256(path), text), joins_spaces)
 
 
 def _open_tokenizer(path: Path, max_tokens: int) -> Tokenizer:

@@ -48,6 +48,8 @@ class RequestError(ServiceError):
     closes_connection: ClassVar[bool] = False
     """Whether the rest of the request is left unread, so that no other can follow it."""
     retry_after_s: int | None = None
+    request_id: str | None = None
+    """Of the request that it answers, where that is known."""
 
     def alone(self) -> Self:
         """This, without a way back to the frames that it came through, which hold the request and its release."""
@@ -63,7 +65,7 @@ class RequestError(ServiceError):
 
     def details(self) -> dict[str, object]:
         """Members of the problem document beyond the standard ones."""
-        return {}
+        return {} if self.request_id is None else {"request_id": self.request_id}
 
 
 class InvalidJsonError(RequestError):
@@ -97,7 +99,7 @@ class InvalidRequestError(RequestError):
 
     def details(self) -> dict[str, object]:
         """Each wrong field with what is wrong with it."""
-        return {"errors": self.errors}
+        return super().details() | {"errors": self.errors}
 
 
 class Overloaded(RequestError):  # noqa: N818 - a state the caller must know, not a fault
@@ -105,14 +107,19 @@ class Overloaded(RequestError):  # noqa: N818 - a state the caller must know, no
 
     status, problem, title = 503, "overloaded", "The service is overloaded"
 
-    def __init__(self, message: str, predicted_wait_s: float) -> None:
-        super().__init__(f"{message}: about {predicted_wait_s * 1e3:.0f} ms")
+    def __init__(self, reason: str, predicted_wait_s: float) -> None:
+        super().__init__(f"{reason}: about {predicted_wait_s * 1e3:.0f} ms")
+        self._reason = reason
         self.retry_after_s = max(1, math.ceil(predicted_wait_s))
         self.predicted_wait_s = predicted_wait_s
 
     def headers(self) -> dict[str, str]:
         """When to come back, and how long the answer would have taken."""
         return super().headers() | {PREDICTED_WAIT_HEADER: str(math.ceil(self.predicted_wait_s * 1e3))}
+
+    def for_others(self) -> "Overloaded":
+        """The same, of no request in particular."""
+        return Overloaded(self._reason, self.predicted_wait_s)
 
 
 class NotReadyError(RequestError):

@@ -43,7 +43,7 @@ class Exchange:
     wanted: Wanted | None = None
     """What is searched for."""
     text: str = ""
-    """The query as the tokenizer's normaliser leaves it."""
+    """The query as the tokenizer sees it."""
     cached: bool = False
     """Whether the embedding, or the whole result, was known."""
     steps: tuple[StepName, ...] = ()

@@ -211,6 +211,7 @@ class _Work:
                 return {position: line for query in batch for position, line in self.answer([query]).items()}
             logger.exception("a query of many failed")
             problem = PipelineError(f"{type(error).__name__} while encoding or searching")
+            problem.request_id = batch[0].request.request_id
             self.metrics.offline_queries(problem.problem)
             return {batch[0].position: _problem_line(batch[0].position, problem)}
         self.metrics.offline_queries("ok", len(batch))

@@ -71,12 +71,14 @@ class Releases:
         self._clock = clock
         self._keep_previous_s = settings.swap.keep_previous_ms / 1e3
         self._configured = self._wanted = Wanted.of(settings)
-        self._refused: set[Role] = set()
-        """Roles for which the settings name a release that was rejected."""
+        self._refused: set[Role | None] = set()
+        """Roles for which the settings name a release that was rejected; None stands for settings that say nothing."""
         self._canary_bounds = settings.canary
         self._held: dict[str, Loaded] = {}
         """By role, `previous` being one."""
         self._previous_until = 0.0
+        self._rolled_back = False
+        """Whether what is stable became so by a rollback."""
         self._freed = False
         self._stopping = False
         self._lock = asyncio.Lock()
@@ -95,7 +97,7 @@ class Releases:
             if isinstance(outcome, Refusal):
                 raise ReleaseError(outcome.reason)
             self._hold({"stable": outcome})
-        self._refused = await self._reach(("canary", "shadow"))
+        self._refused |= await self._reach(("canary", "shadow"))
         self._housekeeping = asyncio.create_task(self._keep_house())
         return outcome.release
 
@@ -121,7 +123,10 @@ class Releases:
         ]
         self._wanted = self._wanted.taking(changed, self._configured)
         refused = await self._reach(changed)
-        self._refused = self._refused.difference(changed) | refused
+        mending = bool(self._refused)
+        self._refused = self._refused.difference((*changed, None)) | refused
+        if mending and not self._refused:
+            self._note_mended()
         return not self._refused
 
     async def use(self, release: ReleaseSettings) -> dict[str, object]:
@@ -142,17 +147,22 @@ class Releases:
         """Serve the previous release again, at once; what is stable now becomes the previous one.
 
         Raises:
-            ReleaseError: none is loaded any more.
+            ReleaseError: none is loaded any more, or this would undo the rollback before.
         """
         previous, stable = self._held.get("previous"), self._held.get("stable")
         if previous is None or stable is None:
             raise ReleaseError("there is no previous release in memory to roll back to; name the one to use")
+        if self._rolled_back:
+            names = stable.release.name, previous.release.name
+            raise ReleaseError("already rolled back to {}; to serve {} again, use it by its name".format(*names))
         self._wanted = replace(self._wanted, stable=previous.settings)
         self._make_stable(previous)
+        self._rolled_back = True
         return self._record(Swap("rolled_back", previous.release.name, "stable")).describe()
 
     def reject(self, reason: str) -> None:
         """Record that settings could not be read, so that what they wish for stays unknown."""
+        self._refused.add(None)
         self._record(Swap("rejected", None, None, reason))
 
     def status(self) -> dict[str, object]:
@@ -186,6 +196,11 @@ class Releases:
                         refused.add(role)
         self._hold(dict.fromkeys(self._unwanted()))  # a canary that was to become stable, and could not
         return refused
+
+    def _note_mended(self) -> None:
+        """Let a rejection not be the last that is said when what was rejected is wanted no more."""
+        if self.stable is not None and self._last_swap is not None and self._last_swap.result == "rejected":
+            self._record(Swap("unchanged", self.stable.name, "stable", "the settings ask for what is served"))
 
     def _unwanted(self) -> list[Role]:
         return [role for role in ROLES if role in self._held and self._wanted.section(role) is None]
@@ -237,6 +252,7 @@ class Releases:
 
     def _make_stable(self, loaded: Loaded) -> None:
         """Serve it, and keep the release before for a while; a canary or shadow of its name has served its purpose."""
+        self._rolled_back = False
         self._previous_until = self._clock() + self._keep_previous_s
         before = self._held["stable"] if self._keep_previous_s else None
         namesakes: list[Role] = [

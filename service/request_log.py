@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -19,6 +20,7 @@ from typing import Literal
 import orjson
 
 from index.ad_index import SearchHits
+from service.admission import StepName
 from service.errors import StartupError
 from service.hourly_files import Clock, HourlyFiles
 from service.metrics import STAGES, Metrics, StageTimes
@@ -53,6 +55,7 @@ class LoggedRequest:
     index_version: str
     hits: SearchHits
     reason: str | None
+    steps: Sequence[StepName]
     cached: bool
     times: StageTimes
 
@@ -117,6 +120,7 @@ class RequestLog:
         hits: SearchHits,
         *,
         reason: str | None,
+        steps: Sequence[StepName],
         cached: bool,
         times: StageTimes,
     ) -> None:
@@ -131,6 +135,7 @@ class RequestLog:
             release: what answered.
             hits: the ads.
             reason: the answer's `coverage.reason`.
+            steps: its `coverage.degraded`.
             cached: whether it came from a cache.
             times: seconds in each stage.
         """
@@ -147,6 +152,7 @@ class RequestLog:
             index_version=release.index_version,
             hits=hits,
             reason=reason,
+            steps=steps,
             cached=cached,
             times=times,
         )
@@ -233,6 +239,7 @@ class _Renderer:
                 "ad_ids": record.hits.ad_ids,
                 "scores": [round(score, SCORE_DECIMALS) for score in record.hits.scores.tolist()],
                 "coverage_reason": record.reason,
+                "degraded": record.steps,
                 "cached": record.cached,
                 "timings_ms": {stage: round(getattr(record.times, stage) * 1e3, 3) for stage in STAGES},
                 "propensity": self._share,

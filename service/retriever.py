@@ -91,10 +91,10 @@ class Retriever:
             RequestError: it is refused before anything was spent on it.
         """
         exchange.request = request
+        exchange.request_id = request.request_id or new_request_id()
         deadline = exchange.origin.arrived + (request.timeout_ms or self._default_timeout_ms) / 1e3
         if deadline <= perf_counter():
             raise DeadlineExceeded("the time budget was spent before the body was in")
-        exchange.request_id = request.request_id or new_request_id()
         exchange.release = release = self._choose(exchange.request_id, exchange.origin.release)
         exchange.text = release.encoder.normalize(request.query)
         exchange.wanted = wanted = request.wanted(exchange.request_id)
@@ -156,7 +156,7 @@ class Retriever:
         except Overloaded as refusal:
             uncached_only = refusal.predicted_wait_s <= deadline - now and self._embeddings.enabled
             if not uncached_only and not self._results.enabled:  # a cached result is an answer whatever the load
-                self._refusals.remember(caller, now, deadline - now, refusal)
+                self._refusals.remember(caller, now, deadline - now, refusal.for_others())
             raise
 
     def _finish(self, exchange: Exchange, outcome: Found | RequestError) -> None:
@@ -209,6 +209,7 @@ class Retriever:
             watcher.answered(exchange, found, times)
 
     def _refuse(self, exchange: Exchange, error: RequestError) -> None:
+        error.request_id = exchange.request_id or None
         self._metrics.refused(error.problem)
         for watcher in self.watchers:
             watcher.refused(exchange, error)

@@ -189,4 +189,5 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+    request_id: str | None = Field(None, description="That of the answer, where the request could be read.")
     errors: list[dict[str, Any]] | None = Field(None, description="Each wrong field, with 422.")

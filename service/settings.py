@@ -6,16 +6,18 @@ from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 from service.admission import StepName
 from service.errors import StartupError
+from service.setting_errors import ENV_DELIMITER, ENV_PREFIX, describe
 
 ADMIN_TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 LEAST_TOKEN_CHARACTERS = 16
@@ -221,7 +223,7 @@ class Settings(BaseSettings):
     """All settings. Sources, strongest first: command line, `HLM_SECTION__NAME` variables, YAML file, defaults."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="HLM_", env_nested_delimiter="__", env_ignore_empty=True
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, env_ignore_empty=True
     )
 
     release: ReleaseSettings
@@ -261,14 +263,9 @@ def load_settings(path: Path | None, overrides: dict[str, Any]) -> Settings:
     content = {} if path is None else _read_yaml(path)
     try:
         return _settings_from(content)(**overrides)
-    except SettingsError as error:
-        raise StartupError(f"HLM_ environment variables: {error}") from error
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False)
-        )
         hint = "" if path else " (give --config, or --name, --encoder and --index)"
-        raise StartupError(f"{path or 'settings'}: {wrong}{hint}") from error
+        raise StartupError(f"{describe(error, str(path or 'settings'), overrides)}{hint}") from error
 
 
 def read_admin_token() -> str | None:
@@ -321,8 +318,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _check_environment() -> None:
     """Refuse a section that does not exist; the library ignores it, and a misspelt limit with it."""
     for name in os.environ:
-        section, nested, _ = name.removeprefix("HLM_").partition("__")
-        if name.startswith("HLM_") and nested and section.lower() not in Settings.model_fields:
+        section, nested, _ = name.upper().removeprefix(ENV_PREFIX).partition(ENV_DELIMITER)
+        if name.upper().startswith(ENV_PREFIX) and nested and section.lower() not in Settings.model_fields:
             known = ", ".join(Settings.model_fields)
             raise StartupError(f"{name}: there is no section {section.lower()!r}; expected one of {known}")
 
@@ -334,10 +331,21 @@ def _settings_from(content: dict[str, Any]) -> type[Settings]:
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=content)
+            return init_settings, _Environment(settings_cls), InitSettingsSource(settings_cls, init_kwargs=content)
 
     return SettingsFromFile
+
+
+class _Environment(EnvSettingsSource):
+    """The variables; what should be JSON and is not is left for the check of all settings, which says which it is."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Read a list, or a whole section."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value

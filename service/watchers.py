@@ -69,6 +69,7 @@ class LogWatcher:
                 release,
                 found.hits,
                 reason=coverage_reason(found.hits, exchange.steps),
+                steps=exchange.steps,
                 cached=exchange.cached,
                 times=times,
             )

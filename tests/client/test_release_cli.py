@@ -86,6 +86,11 @@ def test_while_a_release_loads_a_log_has_a_line(releases: FakeReleases):
     assert result.stderr == "Loading release second: encoder e2, index [i2] …\n"
 
 
+def test_into_a_pipe_nothing_is_cut(releases: FakeReleases):
+    result = run("use", "second", "--encoder", "e" * 300, "--index", "i" * 300)
+    assert rows(result)[1] == ["", "", "e" * 300, "i" * 300, ""]
+
+
 def test_a_rejected_release_is_an_error_with_the_reason(releases: FakeReleases):
     error = run("use", "bad", "--encoder", "x", "--index", "y").exception
     assert isinstance(error, AnswerError)

@@ -73,17 +73,19 @@ def connect(server: Server) -> socket.socket:
 
 def test_an_idle_server_tries_and_answers_504_when_the_budget_is_spent(start: Start):
     server = start(**ONE_BY_ONE)
-    answer = server.retrieve(long_query(1), timeout_ms=1)
+    answer = server.retrieve(long_query(1), timeout_ms=1, request_id="r-1")
     assert (answer.status_code, answer.json()["type"]) == (504, "deadline_exceeded")
+    assert answer.json()["request_id"] == "r-1"
     assert server.metric('hlm_requests_total{outcome="deadline_exceeded"}') == 1
     assert server.retrieve(long_query(2)).status_code == 200
 
 
 def test_what_cannot_be_in_time_is_refused_at_once_unencoded_with_the_wait_that_was_predicted(start: Start):
     server = start(**ONE_BY_ONE)
-    *others, (status, headers, problem) = Burst(server, [*ask_slowly(60), ask("drill", timeout_ms=1)]).answers()
+    late = ask("drill", timeout_ms=1, request_id="late")
+    *others, (status, headers, problem) = Burst(server, [*ask_slowly(60), late]).answers()
     assert {status for status, _, _ in others} == {200}
-    assert (status, problem["type"]) == (503, "overloaded")
+    assert (status, problem["type"], problem["request_id"]) == (503, "overloaded", "late")
     assert int(headers["retry-after"]) >= 1
     assert int(headers["x-hlm-predicted-wait-ms"]) > 1
     assert server.metric('hlm_requests_total{outcome="overloaded"}') == 1
@@ -92,8 +94,11 @@ def test_what_cannot_be_in_time_is_refused_at_once_unencoded_with_the_wait_that_
 
 def test_a_caller_is_refused_at_once_when_its_places_in_the_queue_are_taken(start: Start):
     server = start(**ONE_BY_ONE, HLM_BATCHING__MAX_QUEUE_SIZE="2")
-    answers = Burst(server, ask_slowly(60)).answers()
+    answers = Burst(server, [ask(long_query(number), request_id=f"r-{number}") for number in range(60)]).answers()
+    named = [(number, document) for number, (_, _, document) in enumerate(answers) if "request_id" in document]
+    assert all(document["request_id"] == f"r-{number}" for number, document in named)
     refused = [(headers, problem) for status, headers, problem in answers if status == 503]
+    assert "request_id" in refused[0][1]  # those that follow at once are refused unread
     assert {status for status, _, _ in answers} == {200, 503}
     assert {problem["type"] for _, problem in refused} == {"overloaded"}
     assert all(int(headers["retry-after"]) >= 1 for headers, _ in refused)
@@ -233,7 +238,7 @@ def test_a_taken_port_is_one_sentence(server: Server, encoder: Path, sample_inde
 def test_no_release_at_all_names_the_settings(tmp_path: Path):
     result = hlm("serve", check=False)
     assert result.returncode == 1
-    assert "release: Field required" in result.stderr
+    assert "release: is missing" in result.stderr
 
 
 def test_the_serving_environment_has_neither_torch_nor_transformers():

@@ -67,11 +67,12 @@ def answer(ad_index: FrozenIndex, encoder: WordEmbedder, queries: list[Any]) -> 
 
 
 def test_a_query_that_cannot_be_encoded_fails_alone(ad_index: FrozenIndex):
-    queries = ["red shoe"] * 5 + ["unlucky shoe"] + ["blue drill"] * 5
+    unlucky = {"query": "unlucky shoe", "request_id": "r-5"}
+    queries = ["red shoe"] * 5 + [unlucky] + ["blue drill"] * 5
     lines, _ = answer(ad_index, Recorder(), queries)
     assert [line["position"] for line in lines] == list(range(11))
     assert [line.get("status") for line in lines] == [None] * 5 + [500] + [None] * 5
-    assert lines[5]["type"] == "internal_error"
+    assert (lines[5]["type"], lines[5]["request_id"]) == ("internal_error", "r-5")
     assert "ValueError" in lines[5]["detail"]
     assert all(len(line["ads"]) == 3 for line in lines if line["position"] != 5)
 

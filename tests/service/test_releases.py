@@ -266,6 +266,25 @@ def test_an_encoder_of_another_space_is_refused_with_both_spaces(small: SmallArt
     asyncio.run(scenario())
 
 
+def test_a_rejection_is_over_when_the_settings_ask_for_what_is_served(small: SmallArtifacts, first: ReleaseSettings):
+    bad = pair("second", small.foreign_encoder, small.index)
+
+    async def scenario() -> None:
+        async with started(settings_of(first)) as scene:
+            one = scene.releases.stable
+            assert not await scene.releases.apply(settings_of(bad))
+            assert not await scene.releases.apply(settings_of(bad, canary=bad.model_dump() | {"name": "third"}))
+            assert scene.last_swap["result"] == "rejected"
+            assert await scene.releases.apply(settings_of(first))
+            assert (scene.last_swap["result"], scene.last_swap["release"]) == ("unchanged", "first")
+            assert scene.releases.stable is one
+            await scene.releases.use(bad)
+            assert await scene.releases.apply(settings_of(first))
+            assert scene.last_swap["result"] == "rejected"  # what the settings say is no answer to another's wish
+
+    asyncio.run(scenario())
+
+
 def test_nothing_is_served_where_the_first_release_is_bad(small: SmallArtifacts):
     async def scenario() -> None:
         scene = Scene(settings_of(pair("first", small.foreign_encoder, small.index)))
@@ -373,9 +392,29 @@ def test_a_rollback_is_immediate_and_an_unrelated_edit_does_not_undo_it(small: S
             assert (releases.stable, releases.previous) == (one, two)
             assert await releases.apply(settings_of(second, shadow=shadow))
             assert (releases.stable, releases.previous) == (one, two)
-            assert (await releases.rollback())["release"] == "second"
-            assert (releases.stable, releases.previous) == (two, one)
             assert scene.asked_since(asked) == ["third"]
+
+    asyncio.run(scenario())
+
+
+def test_a_second_rollback_does_not_undo_the_first_and_one_can_go_forward_by_name(
+    small: SmallArtifacts, first: ReleaseSettings
+):
+    second = pair("second", small.encoder, small.other_index)
+
+    async def scenario() -> None:
+        async with started(settings_of(first)) as scene:
+            releases = scene.releases
+            await releases.use(second)
+            await releases.rollback()
+            with pytest.raises(
+                ReleaseError, match="already rolled back to first; to serve second again, use it by its name"
+            ):
+                await releases.rollback()
+            assert releases.stable is not None
+            assert releases.stable.name == "first"
+            assert (await releases.use(second))["result"] == "swapped"
+            assert (await releases.rollback())["release"] == "first"
 
     asyncio.run(scenario())
 
@@ -562,5 +601,7 @@ def test_settings_that_cannot_be_read_are_a_rejection(first: ReleaseSettings):
             scene.releases.reject("serve.yaml: cannot be read")
             assert (scene.last_swap["result"], scene.last_swap["reason"]) == ("rejected", "serve.yaml: cannot be read")
             assert scene.series("hlm_release_swaps_total")['hlm_release_swaps_total{result="rejected"}'] == 1
+            assert await scene.releases.apply(settings_of(first))
+            assert (scene.last_swap["result"], scene.last_swap["release"]) == ("unchanged", "first")
 
     asyncio.run(scenario())

@@ -78,7 +78,8 @@ def open_log(tmp_path: Path, clock: Clock, metrics: Counted) -> Iterator[Open]:
 
 def offer(log: RequestLog, query: str = "drill", request_id: str = "r-1", **fields: Any) -> None:
     request = RetrieveRequest(query=query, top_k=2, **fields)
-    log.offer(request, request_id, RELEASE, HITS, reason=None, cached=False, times=TIMES)
+    steps = ("smaller_ef_search",)
+    log.offer(request, request_id, RELEASE, HITS, reason="degraded", steps=steps, cached=False, times=TIMES)
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:
@@ -102,7 +103,8 @@ def test_a_record_has_versions_ads_scores_timings_and_the_chance_of_being_here(o
             "filters": {},
             "ad_ids": ["ad-2", "ad-0"],
             "scores": [0.75, 0.5],
-            "coverage_reason": None,
+            "coverage_reason": "degraded",
+            "degraded": ["smaller_ef_search"],
             "cached": False,
             "timings_ms": {"tokenize": 0.1, "queue": 0.2, "encode": 1.1, "search": 0.4, "total": 1.9},
             "propensity": 1.0,
