@@ -132,6 +132,7 @@ def test_who_sends_slowly_keeps_nobody_out(start: Start):
         slow.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
         assert slow.recv(65_536).startswith(b"HTTP/1.1 100 ")  # it is being read
         assert len(ask(server, ["drill"])) == 1
+        wait_until(lambda: server.metric('hlm_offline_requests_total{outcome="ok"}') == 1)  # and its place is free
         slow.sendall(body)
         answer = b"".join(iter(lambda: slow.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 200 ")
