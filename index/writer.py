@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Protocol
@@ -85,6 +86,16 @@ class AdWriter:
         self._thread = threading.Thread(target=self._run, name="ad-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def path(self) -> Path:
+        """Of the record."""
+        return self._record.path
+
+    @property
+    def sequence(self) -> int:
+        """Of the last change."""
+        return self._record.sequence
+
     def submit(self, changes: Sequence[Change]) -> "Future[Outcome]":
         """Make some changes, or none of them; the answer comes when they are durable, and searches see them.
 
@@ -111,7 +122,8 @@ class AdWriter:
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
             together, is_last = self._take_more(first)
-            self._make(together)
+            # Who waits no longer may have given up before the change was made, but not while it is.
+            self._make([one for one in together if one.future.set_running_or_notify_cancel()])
             if is_last:
                 return
 
@@ -145,6 +157,8 @@ class AdWriter:
     def _commit(self, submissions: Sequence[Sequence[Change]]) -> list[Outcome]:
         if self._fault is not None:
             raise RecordError(self._fault)
+        if not submissions:
+            return []
         started = perf_counter()
         results: Counter[tuple[str, str]] = Counter()
         states: list[State] = []

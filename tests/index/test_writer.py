@@ -98,6 +98,18 @@ def test_what_waits_shares_the_next_commit_in_its_order(writer: AdWriter, target
     assert [commit.sequence for commit in commits] == [1, 51]
 
 
+def test_who_gave_up_before_the_change_was_made_has_none(path: Path, writer: AdWriter, target: FakeIndex):
+    target.may_apply.clear()
+    first = writer.submit([upsert("a")])
+    assert target.applying.acquire(timeout=PATIENCE_S)
+    given_up = writer.submit([upsert("b")])
+    assert given_up.cancel()
+    assert not first.cancel()
+    target.may_apply.set()
+    assert result(writer, upsert("c")) == Outcome(1, (), 2)
+    assert contents(path).keys() == {"a", "c"}
+
+
 def test_a_transaction_is_bounded(writer: AdWriter, target: FakeIndex, commits: list[Commit]):
     target.may_apply.clear()
     writer.submit([upsert("first")])
