@@ -1,28 +1,42 @@
 """Ads and campaigns as the record keeps them: JSON documents, less what was left out, and the embedding beside."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from index.ad_schedule import Schedule, fields_of
+from index.ads import FIELD_NAMES
 from index.feed import FeedAd
+from index.keywords import normalized
 from index.targeting import Campaign
 
 _PATCHED = ("status", "bid")
 """What an `AdPatch` can change."""
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+"""Values that stand for a field that was left out."""
 
 
 def write_ad(ad: FeedAd) -> bytes:
-    """The document of an ad; equal ads have equal ones."""
-    fields = ad.model_dump(mode="json", exclude={"embedding", *(ad.__pydantic_extra__ or {})}, exclude_none=True)
-    attrs = {**(ad.__pydantic_extra__ or {}), **(ad.attrs or {})}  # as `FeedAd.columns` has them
-    return write_fields(fields | {"attrs": attrs})
+    """The document of an ad; those of ads that say the same are equal, however they were written."""
+    keywords = normalized(ad.negative_keywords or ())
+    return write_fields(ad.ad_id, ad.columns() | {"status": ad.status}, ad.schedule, keywords)
 
 
-def write_fields(fields: dict[str, Any]) -> bytes:
-    """The document of an ad whose fields are given as JSON has them; None and empty stand for left out."""
-    given = {name: value for name, value in fields.items() if value is not None and value not in ({}, [], "")}
+def write_fields(ad_id: str, columns: dict[str, Any], schedule: Schedule, keywords: Sequence[str]) -> bytes:
+    """The document of an ad of some columns, as `FeedAd.columns` or an `AdTable` gives them, and a status.
+
+    Args:
+        ad_id: its id.
+        columns: a field that is None or empty is left out.
+        schedule: when it is shown.
+        keywords: its negative keywords, `normalized`.
+    """
+    fields = {name: columns.get(name) for name in (*FIELD_NAMES, "status")}
+    fields |= {"ad_id": ad_id, "negative_keywords": keywords, **fields_of(schedule)}
+    given = {name: value for name, value in fields.items() if value not in _NOTHING}
     return orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
 
 

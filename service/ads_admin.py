@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from index.ad_document import write_ad, write_campaign
 from index.changes import AdPatch, AdState, CampaignPatch, Change, Delete, PatchAd, PatchCampaign, State
-from index.feed import MAX_LINE_BYTES
+from index.lines import MAX_LINE_BYTES
 from service.ad_changes import AdChanges, Failure, Line
 from service.errors import AdNotFoundError, InvalidRequestError, RequestError
 from service.ndjson import read_lines
