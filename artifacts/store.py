@@ -61,12 +61,17 @@ def write_atomic(path: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, 0o644)  # artifacts are read by other users, for example in a container
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        publish_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def publish_file(temporary: Path, path: Path) -> None:
+    """Give a file that is written the name `path`, in the same directory; after a crash it is whole, or not there."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
     _sync_directory(path.parent)
 
 

@@ -1,6 +1,6 @@
 """When an ad may be shown: from, until, and in which hours of the searcher's week."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, NamedTuple, Self
 
@@ -58,6 +58,24 @@ def schedule_of(
     return Schedule(starts_at.timestamp() if starts_at else -np.inf, ends_at.timestamp() if ends_at else np.inf, hours)
 
 
+def fields_of(schedule: Schedule) -> dict[str, object]:
+    """What an ad or campaign of some schedule would say, as JSON has it; None for what it need not say."""
+    instants = {"starts_at": schedule.starts_at, "ends_at": schedule.ends_at}
+    fields: dict[str, object] = {
+        name: datetime.fromtimestamp(at, UTC).isoformat() if np.isfinite(at) else None for name, at in instants.items()
+    }
+    return fields | {"hours": None if schedule.hours == ALL_HOURS else list(_windows_of(schedule.hours))}
+
+
+def _windows_of(hours: int) -> Iterator[dict[str, object]]:
+    """Runs of hours, day by day; a schedule is open in one at least."""
+    for number, day in enumerate(DAYS):
+        is_open = [bool(hours >> (24 * number + hour) & 1) for hour in range(24)]
+        edges = [hour for hour in range(25) if (hour > 0 and is_open[hour - 1]) != (hour < 24 and is_open[hour])]
+        for from_hour, to_hour in zip(edges[::2], edges[1::2], strict=True):
+            yield {"days": [day], "from_hour": from_hour, "to_hour": to_hour}
+
+
 class Schedules:
     """Distinct schedules by number, 0 being `ALWAYS`. One thread adds, others ask."""
 
@@ -67,6 +85,10 @@ class Schedules:
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    def __iter__(self) -> Iterator[Schedule]:
+        """By number."""
+        return iter(self._numbers)
 
     def number_of(self, schedule: Schedule) -> int:
         """The number of a schedule, which is entered where it is new."""

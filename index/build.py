@@ -24,11 +24,12 @@ from artifacts.store import (
     tool_versions,
 )
 from cores import usable_cores
+from index.ad_document import write_campaign
 from index.embed import MAX_BATCH_TOKENS, SHARD_ADS, Embedder, embed_ads
 from index.errors import BuildError
 from index.hnsw import HnswGraph
 from index.ingest import EmbeddingsFrom, FeedContents, read_ads, read_campaigns
-from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
+from index.layout import ADS, CAMPAIGNS, ELIGIBILITY, SEGMENTS, VECTORS
 from index.queries import QuerySample, sample_queries
 from index.routing import SegmentKey
 from index.segment import build_segment
@@ -121,6 +122,8 @@ def build_index(inputs: BuildInputs, out: Path, options: BuildOptions, *, force:
                 contents.eligibility.set_campaign(campaign)
             contents.ads.save(_fresh_directory(parts / ADS))
             contents.eligibility.save(_fresh_directory(parts / ELIGIBILITY))
+            if campaigns:
+                (parts / CAMPAIGNS).write_bytes(b"\n".join(map(write_campaign, campaigns)))
         with phases("embeddings"):
             vectors = _write_vectors(parts / VECTORS, contents, inputs, embedder, work)
         with phases("graphs"):

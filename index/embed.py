@@ -40,7 +40,12 @@ class Embedder(Protocol):
 def ad_texts(ads: AdTable, rows: NDArray[np.int64]) -> list[str]:
     """What the encoder reads of each ad: title and description."""
     titles, descriptions = ads.field("title", rows), ads.field("description", rows)
-    return [f"{title} {description or ''}".strip() for title, description in zip(titles, descriptions, strict=True)]
+    return list(map(ad_text, titles, descriptions))
+
+
+def ad_text(title: str, description: str | None) -> str:
+    """What the encoder reads of one ad."""
+    return f"{title} {description or ''}".strip()
 
 
 def embed_ads(ads: AdTable, embedder: Embedder, vectors: NDArray[np.float32], shards: Path, *, threads: int) -> None:

@@ -5,7 +5,10 @@ AdIndexError
 ├── EmbeddingError     precomputed embeddings do not fit the feed or the embedding space
 ├── QuerySampleError   the queries to measure recall with cannot be used
 ├── RecallTargetError  no `ef_search` reaches the recall that was asked for
-└── BuildError         a build cannot start as it was asked for
+├── BuildError         a build cannot start as it was asked for
+├── RecordError        the durable record cannot be opened, read or written
+│   └── RecordFullError    there is no room for it
+└── UnknownAdError     there is no such ad to change
 
 A damaged index is an `artifacts.store.ArtifactError`, as for every artifact.
 """
@@ -35,3 +38,15 @@ class RecallTargetError(AdIndexError):
 
 class BuildError(AdIndexError):
     """A build cannot start as it was asked for."""
+
+
+class RecordError(AdIndexError):
+    """The durable record cannot be opened, read or written."""
+
+
+class RecordFullError(RecordError):
+    """There is no room on the disk for what was to be recorded."""
+
+
+class UnknownAdError(AdIndexError):
+    """There is no such ad to change."""

@@ -16,7 +16,7 @@ from index.feed import FeedReader
 from index.lines import LineReader
 from index.routing import SegmentKey
 from index.targeting import Campaign
-from index.vectors import NORM_TOLERANCE, open_embeddings
+from index.vectors import open_embeddings, parse_embedding
 
 EmbeddingsFrom = Path | Literal["feed"] | None
 """Where the ads' embeddings come from: a `.npy` beside the feed, the feed's own field, or (None) an encoder."""
@@ -62,12 +62,11 @@ def read_ads(feed: Path, *, sha256: str, embeddings_from: EmbeddingsFrom, dim: i
     embedded = bytearray()
     for line, ad in reader:
         if embeddings_from == "feed":
-            with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and so a fault
-                embedding = np.array(ad.embedding or [], dtype=np.float32)
-            if fault := _embedding_fault(embedding, dim):
-                reader.skip(line, fault)
+            try:
+                embedded += parse_embedding(ad.embedding or [], dim).tobytes()
+            except ValueError as error:
+                reader.skip(line, str(error))
                 continue
-            embedded += embedding.tobytes()
         lines.append(line)
         builder.append(ad.ad_id, ad.columns())
         row = eligibility.append(ad)
@@ -100,13 +99,3 @@ def read_campaigns(path: Path, *, strict: bool) -> list[Campaign]:
         FeedError: the file cannot be read to its end, or a line is bad and `strict` is set.
     """
     return [campaign for _, campaign in LineReader(path, Campaign, "campaign_id", strict=strict)]
-
-
-def _embedding_fault(embedding: NDArray[np.float32], dim: int) -> str | None:
-    if not embedding.size:
-        return "embedding: missing"
-    if len(embedding) != dim:
-        return f"embedding: not of dim {dim}"
-    if not abs(np.linalg.norm(embedding) - 1) <= NORM_TOLERANCE:
-        return "embedding: norm is not 1"
-    return None

@@ -102,6 +102,15 @@ class KeywordLists:
         return entered
 
 
+def normalized(keywords: Iterable[str]) -> list[str]:
+    """The keywords of a list as `KeywordLists.texts` gives them.
+
+    Raises:
+        ValueError: a keyword has no word.
+    """
+    return sorted(_text_of(keyword) for keyword in frozenset(map(parse_keyword, keywords)))
+
+
 def _text_of(keyword: Keyword) -> str:
     text = " ".join(keyword.words)
     return f"[{text}]" if keyword.exact else f'"{text}"'

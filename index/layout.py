@@ -6,6 +6,9 @@ ADS = "ads"
 ELIGIBILITY = "eligibility"
 """Directory of what decides by row who may see an ad; see `index.columns`."""
 
+CAMPAIGNS = "campaigns.jsonl"
+"""What campaigns say for their ads, one a line, as it was given; what is searched is in the columns."""
+
 VECTORS = "vectors.npy"
 """The ads' embeddings, shape (ad count, dim), float32: what exact search, and the next build, need."""
 

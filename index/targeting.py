@@ -45,12 +45,11 @@ class Scheduled(BaseModel):
         return schedule_of(self.starts_at, self.ends_at, self.hours)
 
 
-class Campaign(Scheduled):
-    """What a campaign says for all of its ads; of one that nobody has described, everything is allowed."""
+class CampaignTerms(Scheduled):
+    """What a campaign says for all of its ads."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    campaign_id: Annotated[str, Field(min_length=1, max_length=256)]
     budget: Literal["available", "exhausted"] = "available"
     pass_through_rate: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the requests that its ads take part in, by a hash of request id and campaign."""
@@ -59,3 +58,9 @@ class Campaign(Scheduled):
     def is_servable(self) -> bool:
         """Whether its ads may be shown at all."""
         return self.is_active and self.budget == "available"
+
+
+class Campaign(CampaignTerms):
+    """A campaign; of one that nobody has described, everything is allowed."""
+
+    campaign_id: Annotated[str, Field(min_length=1, max_length=256)]

@@ -1,5 +1,6 @@
 """Embeddings that come ready made, and the checks that all vectors pass on their way into an index."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,23 @@ def read_space(path: Path) -> EmbeddingSpace:
         raise EmbeddingError(
             f"{path}: holds no embedding space; expected an encoder's manifest.json or its part `space`"
         ) from error
+
+
+def parse_embedding(numbers: Sequence[float], dim: int) -> NDArray[np.float32]:
+    """The embedding (dim,) that a line of a feed brings.
+
+    Raises:
+        ValueError: it has none, or one of another length or norm, in few distinct words.
+    """
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and so a fault
+        embedding = np.array(numbers, dtype=np.float32)
+    if not embedding.size:
+        raise ValueError("embedding: missing")
+    if len(embedding) != dim:
+        raise ValueError(f"embedding: not of dim {dim}")
+    if not abs(np.linalg.norm(embedding) - 1) <= NORM_TOLERANCE:  # so written, NaN is bad too
+        raise ValueError("embedding: norm is not 1")
+    return embedding
 
 
 def normalize(vectors: NDArray[np.float32], source: str) -> None:

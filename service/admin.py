@@ -1,6 +1,7 @@
 """The admin listener: which releases are served, for whoever has the token.
 
     HLM_ADMIN_TOKEN set? -> bearer token right? -> POST /releases/use, POST /releases/rollback, GET /releases
+                                                -> ads and campaigns: service.ads_admin
 
 It is another listener on the same event loop, by default on the loopback address, and off without a token. Bodies name
 directories of the machine that serves, which is the right of this listener's callers and of no others.
@@ -20,6 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from artifacts.errors import HlmError
+from service import ads_admin
+from service.ad_changes import AdChanges
 from service.errors import NotReadyError, ReleaseRejectedError, UnauthorizedError
 from service.listener import bind, url_of
 from service.problems import add_problem_handlers, error_response
@@ -61,12 +64,15 @@ class ReleaseControl(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def admin_listener(settings: ServerSettings, control: ReleaseControl) -> AsyncIterator[str | None]:
+async def admin_listener(
+    settings: ServerSettings, control: ReleaseControl, changes: AdChanges
+) -> AsyncIterator[str | None]:
     """Answer on the admin listener as long as the block runs; gives its URL, None where it is off.
 
     Args:
         settings: where it listens.
-        control: what the routes act on.
+        control: what the routes for releases act on.
+        changes: and those for ads.
 
     Raises:
         StartupError: the token is unfit, or the address is taken.
@@ -78,7 +84,7 @@ async def admin_listener(settings: ServerSettings, control: ReleaseControl) -> A
         return
     listener = bind(settings.admin_host, settings.admin_port, "server.admin_host, server.admin_port")
     url = url_of(listener)  # while the socket is open
-    server = _AdminServer(_config(create_admin_app(control, token)))
+    server = _AdminServer(_config(create_admin_app(control, changes, token)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     logger.info("the admin listener is on %s", url)
     try:
@@ -88,7 +94,7 @@ async def admin_listener(settings: ServerSettings, control: ReleaseControl) -> A
         await serving
 
 
-def create_admin_app(control: ReleaseControl, token: str) -> ASGIApp:
+def create_admin_app(control: ReleaseControl, changes: AdChanges, token: str) -> ASGIApp:
     """The admin listener's app; nothing of it answers without the token."""
     app = FastAPI(
         title="hlm-retrieval, admin",
@@ -97,7 +103,9 @@ def create_admin_app(control: ReleaseControl, token: str) -> ASGIApp:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.control = control
+    app.state.changes = changes
     app.include_router(router)
+    app.include_router(ads_admin.router)
     add_problem_handlers(app)
     app.add_exception_handler(HlmError, _answer_rejection)
     return _TokenGate(app, token)

@@ -15,7 +15,11 @@ HlmError
 ├─ ClientGone            499 cancelled; nobody reads it
 ├─ PipelineError         500 internal_error
 ├─ UnauthorizedError     401 unauthorized, on the admin listener
-└─ ReleaseRejectedError  409 release_rejected, on the admin listener
+├─ ReleaseRejectedError  409 release_rejected, on the admin listener
+├─ AdNotFoundError       404 unknown_ad, on the admin listener
+├─ ReadOnlyIndexError    409 read_only_index, on the admin listener
+└─ RecordRefusedError    503 record_refused, on the admin listener
+   └─ StorageFullError   507 storage_full, on the admin listener
 """
 
 import math
@@ -161,3 +165,28 @@ class ReleaseRejectedError(RequestError):
     """A release is not served, for the reason given; what was served before still is."""
 
     status, problem, title = 409, "release_rejected", "The release was rejected"
+
+
+class AdNotFoundError(RequestError):
+    """There is no such ad."""
+
+    status, problem, title = 404, "unknown_ad", "There is no such ad"
+
+
+class ReadOnlyIndexError(RequestError):
+    """The release was loaded without a record, so its ads cannot be changed."""
+
+    status, problem, title = 409, "read_only_index", "The index is read-only"
+
+
+class RecordRefusedError(RequestError):
+    """A change could not be recorded, so it was not made."""
+
+    status, problem, title = 503, "record_refused", "The change could not be recorded"
+    retry_after_s = 1
+
+
+class StorageFullError(RecordRefusedError):
+    """There is no room for a change."""
+
+    status, problem, title = 507, "storage_full", "There is no room for the change"

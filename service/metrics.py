@@ -20,6 +20,7 @@ from prometheus_client import (
 from prometheus_client import Info as InfoMetric
 
 from artifacts.store import tool_versions
+from service.ad_metrics import AdMetrics
 from service.admission import StepName
 from service.cost import BatchCost
 from service.lane_metrics import LaneMetrics
@@ -113,6 +114,7 @@ class Metrics:
         self._ads = Gauge("hlm_index_ads", "Ads that can be found.", registry=self.registry)
         self.lane = LaneMetrics(self.registry, OUTCOMES)
         self.releases = ReleaseMetrics(self.registry, LATENCY_EDGES_S)
+        self.ads = AdMetrics(self.registry)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 

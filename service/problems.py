@@ -1,5 +1,8 @@
 """Refusals as RFC 9457 problem documents, for every listener and every path that a request may take."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -14,14 +17,14 @@ def problem_body(problem: str, title: str, status: int, detail: str, details: di
     return orjson.dumps({"type": problem, "title": title, "status": status, "detail": detail, **details})
 
 
-def error_body(error: RequestError) -> bytes:
-    """The document of a refused request."""
-    return problem_body(error.problem, error.title, error.status, str(error), error.details())
+def error_body(error: RequestError, further: Mapping[str, object] = MappingProxyType({})) -> bytes:
+    """The document of a refused request, with further members if any."""
+    return problem_body(error.problem, error.title, error.status, str(error), {**error.details(), **further})
 
 
-def error_response(error: RequestError) -> Response:
+def error_response(error: RequestError, further: Mapping[str, object] = MappingProxyType({})) -> Response:
     """The whole answer to a refused request."""
-    return Response(error_body(error), error.status, error.headers(), media_type=MEDIA_TYPE)
+    return Response(error_body(error, further), error.status, error.headers(), media_type=MEDIA_TYPE)
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from index.ad_index import AdIndex
+from index.writer import AdWriter
 from service.encoder import Encoder
 
 
@@ -15,6 +16,8 @@ class Release:
     ad_index: AdIndex
     model_version: str
     index_version: str
+    writer: AdWriter | None = None
+    """Changes the ads; None where the index has no record."""
 
     def describe(self) -> dict[str, object]:
         """What `/info` says of it."""

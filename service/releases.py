@@ -86,6 +86,12 @@ class Releases:
         self._last_swap: Swap | None = None
         self._housekeeping: asyncio.Task[None] | None = None
 
+    @property
+    def held(self) -> list[Release]:
+        """All that are loaded, the stable one first; none before that is."""
+        stable = self._held.get("stable")
+        return [loaded.release for loaded in dict.fromkeys([stable, *self._held.values()]) if stable and loaded]
+
     async def start(self) -> Release:
         """Load what the settings say. A canary or shadow that cannot be served is rejected, as in a swap.
 

@@ -79,6 +79,19 @@ async def retrieve(request: Request) -> Response:
     return Response(answer, media_type=JSON)
 
 
+def check_announced_length(scope: Scope, max_bytes: int) -> None:
+    """Refuse a body before it comes.
+
+    Raises:
+        BodyTooLargeError: it is to have more than `max_bytes`.
+    """
+    for name, value in scope["headers"]:
+        # The HTTP parser lets digits through only, but any number of them, and Python reads 4,300 at most.
+        if name == b"content-length" and (len(value) > MOST_LENGTH_DIGITS or int(value) > max_bytes):
+            announced = value[:MOST_LENGTH_DIGITS].decode() + "…" * (len(value) > MOST_LENGTH_DIGITS)
+            raise BodyTooLargeError(f"the body has {announced} bytes; at most {max_bytes} are read")
+
+
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """The request's body.
 
@@ -87,11 +100,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         SlowBodyError: it did not come in time.
         ClientGone: the connection was closed before all of it was in.
     """
-    for name, value in scope["headers"]:
-        # The HTTP parser lets digits through only, but any number of them, and Python reads 4,300 at most.
-        if name == b"content-length" and (len(value) > MOST_LENGTH_DIGITS or int(value) > max_bytes):
-            announced = value[:MOST_LENGTH_DIGITS].decode() + "…" * (len(value) > MOST_LENGTH_DIGITS)
-            raise BodyTooLargeError(f"the body has {announced} bytes; at most {max_bytes} are read")
+    check_announced_length(scope, max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):

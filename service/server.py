@@ -74,7 +74,7 @@ async def _run(server: "DrainingServer", service: Service, listener: socket.sock
     loading = asyncio.create_task(service.start())
     watching: asyncio.Task[None] | None = None
     try:
-        async with admin_listener(service.settings.server, service.releases):
+        async with admin_listener(service.settings.server, service.releases, service.changes):
             await asyncio.wait((serving, loading), return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
                 await loading

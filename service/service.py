@@ -5,6 +5,7 @@ import gc
 from collections.abc import Hashable
 
 from cores import usable_cores
+from service.ad_changes import AdChanges
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.cache import EmbeddingCache
@@ -56,6 +57,7 @@ class Service:
         self._watchdog = Watchdog(self.batcher, self._probe, self.metrics, stall_s=stall_s)
         self._low_lane = LowLane(self.metrics.lane)
         self.offline = OfflineRetriever(self._low_lane, self.metrics.lane, settings.limits.max_batch_requests)
+        self.changes = AdChanges(lambda: self.releases.held, self._low_lane, self.metrics.ads)
         self._monitor = RecallMonitor(self._low_lane, self.metrics.lane, settings.monitor.recall_sample_share)
         self._shadow = Shadow(self._low_lane, self.metrics.lane)
         self._request_log = open_request_log(settings.request_log, read_request_log_key(), self.metrics)

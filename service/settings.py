@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from index.record import Synchronous
 from service.admission import StepName
 from service.errors import StartupError
 from service.setting_errors import ENV_DELIMITER, ENV_PREFIX, describe
@@ -107,6 +108,16 @@ class ServerSettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Form of a log line; `auto` is `text` on a terminal and `json` everywhere else."
+    )
+
+
+class RecordSettings(Section):
+    """How changes of ads are made durable."""
+
+    synchronous: Synchronous = Field(
+        "full",
+        description="`full` syncs the disk with each commit, so that a power loss loses nothing that was answered;"
+        " `normal` may lose the last commits then, and neither loses any to a killed process.",
     )
 
 
@@ -230,6 +241,7 @@ class Settings(BaseSettings):
     canary: CanarySettings | None = None
     shadow: ShadowSettings | None = None
     swap: SwapSettings = SwapSettings()
+    record: RecordSettings = RecordSettings()
     server: ServerSettings = ServerSettings()
     batching: BatchingSettings = BatchingSettings()
     cache: CacheSettings = CacheSettings()

@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
+from service.ad_changes import AdChanges
 from service.admin import admin_listener
 from service.errors import StartupError
+from service.low_lane import LowLane
+from service.metrics import Metrics
+from service.release import Release
 from service.settings import ReleaseSettings, ServerSettings
 
 TOKEN = "0123456789abcdef"
@@ -63,19 +67,34 @@ def _described(name: str, encoder: str, index: str) -> dict[str, object]:
     }
 
 
+def no_changes() -> AdChanges:
+    """Of a service that has no release yet; nothing waits in its lane, so that need not run."""
+    metrics = Metrics()
+    return AdChanges(lambda: (), LowLane(metrics.lane), metrics.ads)
+
+
 @contextlib.contextmanager
-def listening(releases: FakeReleases) -> Iterator[str]:
-    """Answer on a free port until the block ends; HLM_ADMIN_TOKEN must be set. Gives the URL."""
+def listening(releases: FakeReleases, held: Sequence[Release] = (), metrics: Metrics | None = None) -> Iterator[str]:
+    """Answer on a free port until the block ends; HLM_ADMIN_TOKEN must be set. Gives the URL.
+
+    `held` are the releases whose ads can be changed, the stable one first.
+    """
     url: Future[str] = Future()
     ending: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
         end = asyncio.Event()
         ending.set_result((asyncio.get_running_loop(), end))
-        async with admin_listener(ServerSettings(admin_port=0), releases) as at:
+        counted = metrics or Metrics()
+        lane = LowLane(counted.lane)
+        lane.start()
+        async with admin_listener(
+            ServerSettings(admin_port=0), releases, AdChanges(lambda: held, lane, counted.ads)
+        ) as at:
             assert at is not None
             url.set_result(at)
             await end.wait()
+        await lane.stop()
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()

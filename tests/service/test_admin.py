@@ -22,7 +22,7 @@ from service.app import create_app
 from service.errors import StartupError
 from service.service import Service
 from service.settings import ReleaseSettings, ServerSettings, load_settings
-from tests.service.admin_standin import TOKEN, FakeReleases, listening
+from tests.service.admin_standin import TOKEN, FakeReleases, listening, no_changes
 from tests.waiting import wait_until
 
 RELEASE = {"name": "second", "encoder": "encoders/e2", "index": "indexes/i2"}
@@ -45,7 +45,7 @@ def open_and_close(**settings: Any) -> str | None:
     """Run the listener for no longer than it takes to start."""
 
     async def run() -> str | None:
-        async with admin_listener(ServerSettings(admin_port=0, **settings), FakeReleases()) as url:
+        async with admin_listener(ServerSettings(admin_port=0, **settings), FakeReleases(), no_changes()) as url:
             return url
 
     return asyncio.run(run())
@@ -83,7 +83,7 @@ def test_a_taken_port_names_the_settings(admin: httpx.Client):
 
 
 async def _enter(settings: ServerSettings) -> None:
-    async with admin_listener(settings, FakeReleases()):
+    async with admin_listener(settings, FakeReleases(), no_changes()):
         pass
 
 
@@ -136,7 +136,9 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize("path", ["/releases", "/releases/use", "/docs", "/openapi.json", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/releases", "/releases/use", "/ads", "/ads/a", "/changes", "/docs", "/openapi.json", "/nowhere"]
+)
 @pytest.mark.parametrize("headers", GIVEN.values(), ids=GIVEN)
 def test_nothing_is_answered_without_the_token(
     admin: httpx.Client, releases: FakeReleases, headers: list[tuple[str, str]], path: str
@@ -205,7 +207,7 @@ def test_the_token_is_in_no_log_and_no_setting(
 
 def test_the_public_server_keeps_the_signals(releases: FakeReleases):
     async def handlers_while_it_runs() -> list[Any]:
-        async with admin_listener(ServerSettings(admin_port=0), releases) as url:
+        async with admin_listener(ServerSettings(admin_port=0), releases, no_changes()) as url:
             async with httpx.AsyncClient() as client:
                 assert (await client.get(f"{url}/releases")).status_code == 401
             return [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.errors import RequestError
 from service.metrics import OUTCOMES, Metrics
 
-ADMIN_PROBLEMS = {"release_rejected", "unauthorized"}
+ADMIN_PROBLEMS = {"release_rejected", "unauthorized", "unknown_ad", "read_only_index", "record_refused", "storage_full"}
 """Of the admin listener, whose requests are not counted."""
 
 

@@ -1,0 +1,189 @@
+"""Ads and campaigns over the admin listener: written, patched, deleted, shown, followed.
+
+    PUT /ads   DELETE /ads/{ad_id}   PATCH /ads/{ad_id}   PATCH /campaigns/{campaign_id}
+    GET /ads/{ad_id}   GET /changes?since=
+
+Each answer to a change says how many were applied, which lines failed and why, and the sequence number by which the
+change is recorded. A change that is sent again does no harm.
+"""
+
+import asyncio
+import codecs
+from collections.abc import AsyncIterator, Sequence
+from time import monotonic
+from typing import Annotated, cast
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from index.ad_document import write_ad, write_campaign
+from index.changes import AdPatch, AdState, CampaignPatch, Change, Delete, PatchAd, PatchCampaign, State
+from index.lines import MAX_LINE_BYTES
+from service.ad_changes import AdChanges, Failure, Line
+from service.errors import AdNotFoundError, InvalidRequestError, RequestError
+from service.ndjson import read_lines
+from service.problems import error_response
+from service.routes import JSON, check_announced_length, read_body
+from service.validation import Body, parse_body, refusal_of
+
+MAX_ADS_BYTES = 256 * 1024 * 1024
+MAX_PATCH_BYTES = 4 * 1024 * 1024
+"""Room for the 20,000 negative keywords that a campaign may have."""
+LINES_A_STEP = 200
+"""Recorded together, after which others have their turn."""
+BYTES_A_STEP = 4 * 1024 * 1024
+MOST_FAILURES = 1_000
+"""Failed lines that an answer names; it counts the others."""
+POLL_S = 0.05
+"""How often a caller who waits for changes is looked after."""
+
+router = APIRouter()
+
+
+class Progress:
+    """What has become of a body so far: the answer, also that to a request that broke off."""
+
+    def __init__(self, sequence: int) -> None:
+        """Begin after the change of some sequence number."""
+        self.applied = 0
+        self.failed: list[Failure] = []
+        self.failed_count = 0
+        self.sequence = sequence
+
+    def add(self, applied: int, failed: Sequence[Failure], sequence: int) -> None:
+        """More lines were taken."""
+        self.applied += applied
+        self.failed += failed[: MOST_FAILURES - len(self.failed)]
+        self.failed_count += len(failed)
+        self.sequence = sequence
+
+    def describe(self) -> dict[str, object]:
+        """As the answer has it."""
+        return {
+            "applied": self.applied,
+            "failed": [{"line": line, "reason": reason} for line, reason in self.failed],
+            "failed_count": self.failed_count,
+            "sequence": self.sequence,
+        }
+
+
+class ChangesQuery(BaseModel):
+    """What `GET /changes` is asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Annotated[int, Field(ge=0, le=2**62)] = 0
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+    wait_ms: Annotated[int, Field(ge=0, le=30_000)] = 0
+
+
+@router.put("/ads")
+async def put_ads(request: Request) -> Response:
+    """Write ads anew, one a line; those before a failure of the whole request are written."""
+    check_announced_length(request.scope, MAX_ADS_BYTES)
+    changes = _changes_of(request)
+    progress = Progress(changes.sequence)
+    try:
+        async for lines in _steps(request):
+            progress.add(*await changes.put(lines))
+    except RequestError as error:
+        return error_response(error, progress.describe())
+    return _answer(progress.describe())
+
+
+@router.delete("/ads/{ad_id:path}")
+async def delete_ad(request: Request, ad_id: str) -> Response:
+    """Remove an ad; of one that there is not, nothing is applied."""
+    return await _make(request, Delete(ad_id))
+
+
+@router.patch("/ads/{ad_id:path}")
+async def patch_ad(request: Request, ad_id: str) -> Response:
+    """Change status or bid of an ad."""
+    return await _make(request, PatchAd(ad_id, await _body(request, AdPatch, "ad_patch")))
+
+
+@router.get("/ads/{ad_id:path}")
+async def show_ad(request: Request, ad_id: str) -> Response:
+    """What the record says of an ad, less its embedding."""
+    state = await _changes_of(request).find(ad_id)
+    if state is None:
+        raise AdNotFoundError(f"there is no ad {ad_id!r}")
+    return _answer(_describe(state))
+
+
+@router.patch("/campaigns/{campaign_id:path}")
+async def patch_campaign(request: Request, campaign_id: str) -> Response:
+    """Change a campaign; one that was never described begins with everything allowed."""
+    patch = await _body(request, CampaignPatch, "campaign_patch")
+    if not 1 <= len(campaign_id) <= 256:
+        message = "expected 1 to 256 characters"
+        raise InvalidRequestError(f"campaign_id: {message}", [{"field": "campaign_id", "message": message}])
+    return await _make(request, PatchCampaign(campaign_id, patch))
+
+
+@router.get("/changes")
+async def changes_since(request: Request) -> Response:
+    """What has changed since a sequence number, in order; waits for the first change where there is none yet."""
+    try:
+        query = ChangesQuery.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        raise refusal_of(error) from error
+    changes, ends = _changes_of(request), monotonic() + query.wait_ms / 1e3
+    while changes.sequence <= query.since and monotonic() < ends:  # noqa: ASYNC110 - they come from another thread
+        await asyncio.sleep(POLL_S)
+    states = await changes.changes(query.since, query.limit)
+    sequence = states[-1].sequence if states else query.since
+    return _answer({"changes": list(map(_describe, states)), "sequence": sequence})
+
+
+async def _make(request: Request, change: Change) -> Response:
+    outcome = await _changes_of(request).make(change)
+    if outcome.unknown and isinstance(change, PatchAd):
+        raise AdNotFoundError(f"there is no ad {change.ad_id!r}")
+    progress = Progress(outcome.sequence)
+    progress.add(outcome.applied, (), outcome.sequence)
+    return _answer(progress.describe())
+
+
+async def _body(request: Request, model: type[Body], kind: str) -> Body:
+    body = await read_body(request.scope, request.receive, MAX_PATCH_BYTES)
+    try:
+        return parse_body(model, body)
+    except RequestError:
+        _changes_of(request).metrics.invalid(kind)
+        raise
+
+
+async def _steps(request: Request) -> AsyncIterator[list[Line]]:
+    """The lines of a body, with their numbers, as many at a time as are recorded together."""
+    held: list[Line] = []
+    size = number = 0
+    async for lines in read_lines(request.receive, max_bytes=MAX_ADS_BYTES, max_line_bytes=MAX_LINE_BYTES):
+        for line in lines:
+            number += 1
+            held.append((number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line))
+            size += len(line)
+            if len(held) == LINES_A_STEP or size >= BYTES_A_STEP:
+                yield held
+                held, size = [], 0
+    if held:
+        yield held
+
+
+def _describe(state: State) -> dict[str, object]:
+    if isinstance(state, AdState):
+        ad = None if state.ad is None else orjson.Fragment(write_ad(state.ad))
+        return {"sequence": state.sequence, "ad_id": state.ad_id, "ad": ad}
+    campaign = state.campaign
+    document = orjson.Fragment(write_campaign(campaign))
+    return {"sequence": state.sequence, "campaign_id": campaign.campaign_id, "campaign": document}
+
+
+def _changes_of(request: Request) -> AdChanges:
+    return cast("AdChanges", request.app.state.changes)
+
+
+def _answer(document: dict[str, object]) -> Response:
+    return Response(orjson.dumps(document), media_type=JSON)
