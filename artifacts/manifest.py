@@ -158,6 +158,9 @@ class IndexManifest(Manifest):
     campaigns: int
     """That have a description; of any other, everything is allowed."""
     hnsw: HnswParams
-    segments: list[SegmentEntry] = Field(min_length=1)
+    segments: list[SegmentEntry]
+    """None where there is no ad."""
+    sequence: int = 0
+    """Of the last change of a live index that is in it; 0 where it was built from a feed."""
     recall: RecallReport
     feed: FeedReport

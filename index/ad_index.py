@@ -9,7 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from artifacts.manifest import IndexManifest, SegmentEntry
-from index.ads import AdTable
+from index.ads import Ads
 from index.filters import Wanted
 
 Short = Literal["filtered", "index_smaller_than_top_k"]
@@ -24,7 +24,7 @@ class SearchHits:
     """Rows of `ads`, shape (k,)."""
     scores: NDArray[np.float32]
     """Cosine in the embedding space, shape (k,)."""
-    ads: AdTable
+    ads: Ads
     """The table that the rows belong to; stays valid when the index swaps its own for another."""
     short: Short | None = None
     """None where there are as many as were wanted."""

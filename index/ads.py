@@ -3,10 +3,11 @@
 import math
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 import orjson
@@ -42,9 +43,9 @@ class TextColumn:
     """Strings as one UTF-8 blob and the n + 1 offsets between them (Arrow's layout); an empty one stands for none."""
 
     def __init__(self, blob: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-        self._blob = blob
+        self.blob = blob
         self._bytes = blob.data
-        self._offsets = offsets
+        self.offsets = offsets
 
     @classmethod
     def load(cls, directory: Path, name: str) -> Self:
@@ -61,15 +62,26 @@ class TextColumn:
 
     def save(self, directory: Path, name: str) -> None:
         """Write the two files of a column."""
-        np.save(directory / f"{name}.blob.npy", self._blob)
-        np.save(directory / f"{name}.offsets.npy", self._offsets)
+        np.save(directory / f"{name}.blob.npy", self.blob)
+        np.save(directory / f"{name}.offsets.npy", self.offsets)
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self.offsets) - 1
+
+    def joined(self, rows: NDArray[np.int64], later: "TextColumn") -> "TextColumn":
+        """The strings of some rows, given in rising order, and after them those of another column."""
+        lengths = np.concatenate([np.diff(self.offsets)[rows], np.diff(later.offsets)])
+        ends = np.flatnonzero(np.diff(rows, append=-1) != 1)  # of runs of rows, which are copied as one
+        starts = np.concatenate([[0], ends + 1])[: len(ends)]
+        runs = [
+            self.blob[self.offsets[first] : self.offsets[last + 1]]
+            for first, last in zip(rows[starts], rows[ends], strict=True)
+        ]
+        return TextColumn(np.concatenate([*runs, later.blob]), np.concatenate([[0], np.cumsum(lengths)]))
 
     def take(self, rows: NDArray[np.int64]) -> list[memoryview]:
         """The encoded strings of some rows."""
-        starts, ends = self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
+        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
         return [self._bytes[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
@@ -91,6 +103,19 @@ class TextColumnBuilder:
         return TextColumn(np.frombuffer(self._blob, dtype=np.uint8), np.frombuffer(self._offsets, dtype=np.int64))
 
 
+class Ads(Protocol):
+    """The ads of an index by row; safe to read from several threads."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def json_ids(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The ids of some rows as JSON strings, quotes included."""
+
+    def field(self, name: FieldName, rows: NDArray[np.int64]) -> list[Any]:
+        """Values of one field, as JSON would have them; None where there is none, or an empty one."""
+
+
 class AdTable:
     """The ads of an index by row; immutable, and safe to read from several threads."""
 
@@ -104,8 +129,8 @@ class AdTable:
         # As answers carry them, and side by side: strings all over the heap are a cache miss each (docs/experiments.md,
         # "one request"). The closing quote keeps numpy from cutting an id that ends in NUL.
         self._json_ids = _json_array(ad_ids)
-        self._texts = texts
-        self._numbers = numbers
+        self.texts = texts
+        self.numbers = numbers
 
     def __len__(self) -> int:
         return len(self._json_ids)
@@ -115,6 +140,11 @@ class AdTable:
         """The ads' own ids, of all rows."""
         return [orjson.loads(json_id) for json_id in self._json_ids.tolist()]
 
+    @property
+    def id_array(self) -> NDArray[np.bytes_]:
+        """The ids of all rows as JSON strings, quotes included."""
+        return self._json_ids
+
     def json_ids(self, rows: NDArray[np.int64]) -> list[bytes]:
         """The ids of some rows as JSON strings, quotes included."""
         found: list[bytes] = self._json_ids[rows].tolist()
@@ -123,11 +153,24 @@ class AdTable:
     def field(self, name: FieldName, rows: NDArray[np.int64]) -> list[Any]:
         """Values of one field, as JSON would have them; None where the feed gave none, or an empty one."""
         if name in _NUMBER_FIELDS:
-            return [None if math.isnan(value) else value for value in self._numbers[name][rows].tolist()]
-        encoded = self._texts[name].take(rows)
+            return [None if math.isnan(value) else value for value in self.numbers[name][rows].tolist()]
+        encoded = self.texts[name].take(rows)
         if name in _JSON_FIELDS:
             return [orjson.loads(value) if value else None for value in encoded]
         return [str(value, "utf-8") if value else None for value in encoded]
+
+    def joined(self, rows: NDArray[np.int64], later: "AdTable") -> "AdTable":
+        """The ads of some rows, given in rising order, and after them those of another table."""
+        json_ids = self._json_ids[rows].tolist() + later.id_array.tolist()
+        texts = {name: column.joined(rows, later.texts[name]) for name, column in self.texts.items()}
+        numbers = {name: np.concatenate([of[rows], later.numbers[name]]) for name, of in self.numbers.items()}
+        return AdTable(map(orjson.loads, json_ids), texts, numbers)
+
+    def with_bids(self, bids: Sequence[float | None]) -> "AdTable":
+        """The same ads with other bids, one each."""
+        table = copy(self)
+        table.numbers = {**self.numbers, "bid": np.array([math.nan if bid is None else bid for bid in bids])}
+        return table
 
     def save(self, directory: Path) -> None:
         """Write all columns into an existing directory."""
@@ -135,9 +178,9 @@ class AdTable:
         for ad_id in self.ad_ids:
             ids.append(ad_id.encode())
         ids.build().save(directory, "ad_id")
-        for name, column in self._texts.items():
+        for name, column in self.texts.items():
             column.save(directory, name)
-        for name, numbers in self._numbers.items():
+        for name, numbers in self.numbers.items():
             np.save(directory / f"{name}.npy", numbers)
 
     @classmethod

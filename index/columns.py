@@ -9,6 +9,7 @@ refers to was entered before it. A flag that changes meanwhile is seen by the ne
 
 import hashlib
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -88,6 +89,10 @@ class GrowingArrays:
             self._arrays[name][position] = value
         self.count = position + 1
         return position
+
+    def selected(self, positions: NDArray[np.int64]) -> "GrowingArrays":
+        """A copy of some positions."""
+        return GrowingArrays({}, {name: array[positions] for name, array in self._arrays.items()})
 
     def save(self, directory: Path, prefix: str) -> None:
         """Write one file for each."""
@@ -203,6 +208,12 @@ class EligibilityColumns:
         for name in devices or ():
             bits |= 1 << min(self.device_names.add(name.casefold()), MAX_DEVICES)
         return bits or int(ALL_DEVICES)
+
+    def selected(self, rows: NDArray[np.int64]) -> "EligibilityColumns":
+        """These rows only, under new numbers; all that they refer to is shared with this."""
+        selected = copy(self)
+        selected.rows = self.rows.selected(rows)
+        return selected
 
     def save(self, directory: Path) -> None:
         """Write all into an existing directory."""

@@ -8,7 +8,8 @@ AdIndexError
 ├── BuildError         a build cannot start as it was asked for
 ├── RecordError        the durable record cannot be opened, read or written
 │   └── RecordFullError    there is no room for it
-└── UnknownAdError     there is no such ad to change
+├── UnknownAdError     there is no such ad to change
+└── MergeBusyError     another process writes a snapshot of the same record
 
 A damaged index is an `artifacts.store.ArtifactError`, as for every artifact.
 """
@@ -50,3 +51,7 @@ class RecordFullError(RecordError):
 
 class UnknownAdError(AdIndexError):
     """There is no such ad to change."""
+
+
+class MergeBusyError(AdIndexError):
+    """Another process writes a snapshot of the same record."""

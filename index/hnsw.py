@@ -27,12 +27,22 @@ _HEADER = struct.Struct("<6Q")
 logger = logging.getLogger(__name__)
 
 
-class HnswGraph:
-    """A frozen graph over the vectors of a segment; searching it from several threads at once is safe."""
+_NO_LABELS = np.empty(0, dtype=np.int64)
 
-    def __init__(self, graph: hnswlib.Index) -> None:
-        """Take a finished graph; `build` and `load` are the ways in."""
+
+class HnswGraph:
+    """A frozen graph over the vectors of a segment; searching it from several threads at once is safe.
+
+    hnswlib knows its vectors by labels, from 0 in the order in which they came, and keeps those that were deleted as
+    ways to the others. A position counts those alone that can be found, in the order of their labels.
+    """
+
+    def __init__(self, graph: hnswlib.Index, dead: NDArray[np.int64] = _NO_LABELS) -> None:
+        """Take a finished graph and its deleted labels, rising; `build` and `load` are the ways in."""
         self._graph = graph
+        self.dead = dead
+        """Labels of the vectors that are never found, rising."""
+        self._positions = _positions_of(self._graph.get_current_count(), dead) if len(dead) else None
         self._graph.set_num_threads(1)  # searches run side by side already; a thread pool a call would only cost
         self._graph.set_ef(1)  # `search` asks for as many as it wants looked at instead
 
@@ -59,19 +69,48 @@ class HnswGraph:
         return cls(graph)
 
     @classmethod
-    def load(cls, path: Path, *, dim: int, count: int) -> Self:
+    def load(cls, path: Path, *, dim: int, count: int, dead: NDArray[np.int64] = _NO_LABELS) -> Self:
         """Read a graph that `save` wrote.
+
+        Args:
+            path: the file.
+            dim: of its vectors.
+            count: how many of them can be found.
+            dead: labels of the others, rising.
 
         Raises:
             ArtifactError: the file is no graph, or one of another dimension or number of ads.
         """
-        _check_header(path, dim=dim, ad_count=count)
+        _check_header(path, dim=dim, ad_count=count + len(dead))
         graph = hnswlib.Index(space=_SPACE, dim=dim)
         try:
             graph.load_index(str(path))
         except RuntimeError as error:
             raise ArtifactError(f"{path}: hnswlib cannot load it: {error}") from error
-        return cls(graph)
+        return cls(graph, dead)
+
+    def continued(self, gone: NDArray[np.int64], added: NDArray[np.float32], *, threads: int) -> "HnswGraph":
+        """Take some vectors out and put others in; only for a graph that nobody searches, which is this one no more.
+
+        New vectors get new labels: where labels are used again, recall falls with every round (docs/experiments.md,
+        "live updates").
+
+        Args:
+            gone: positions of those that are to be found no more, rising.
+            added: L2-normalised, shape (m, dim); their positions follow those of the vectors that stay.
+            threads: how many add.
+        """
+        labels = self._graph.get_current_count()
+        alive = np.setdiff1d(np.arange(labels), self.dead, assume_unique=True)
+        for label in alive[gone].tolist():
+            self._graph.mark_deleted(label)
+        self._graph.resize_index(labels + len(added))
+        with progress("Extending graph", len(added), "ads") as advance:
+            for start in range(0, len(added), _CHUNK_ROWS):
+                chunk = added[start : start + _CHUNK_ROWS]
+                self._graph.add_items(chunk, labels + start + np.arange(len(chunk)), num_threads=threads)
+                advance(len(chunk))
+        return HnswGraph(self._graph, np.union1d(self.dead, alive[gone]))
 
     def save(self, path: Path) -> None:
         """Write the graph, in place: `path` must lie in a directory that is published when whole."""
@@ -81,7 +120,7 @@ class HnswGraph:
     def count(self) -> int:
         """Vectors that can be found."""
         count: int = self._graph.get_current_count()
-        return count
+        return count - len(self.dead)
 
     @property
     def memory_bytes(self) -> int:
@@ -106,7 +145,14 @@ class HnswGraph:
         except RuntimeError as error:
             logger.warning("a graph of %d ads has to be scanned: %s", self.count, error)
             return None
-        return labels.astype(np.int64), 1.0 - distances
+        positions = labels.astype(np.int64) if self._positions is None else self._positions[labels]
+        return positions, 1.0 - distances
+
+
+def _positions_of(label_count: int, dead: NDArray[np.int64]) -> NDArray[np.int64]:
+    """By label; of those that are dead the position says nothing."""
+    labels = np.arange(label_count)
+    return labels - np.searchsorted(dead, labels)
 
 
 def _check_header(path: Path, *, dim: int, ad_count: int) -> None:

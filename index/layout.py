@@ -14,3 +14,6 @@ VECTORS = "vectors.npy"
 
 SEGMENTS = "segments"
 """Directory with one directory a segment."""
+
+QUERIES = "queries.npy"
+"""Embeddings of the queries that recall was measured with, shape (n, dim), where it was."""

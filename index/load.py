@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from artifacts.manifest import IndexManifest
 from artifacts.store import ArtifactError, load_manifest, verify_files
 from index.ad_index import IndexStats, SearchHits, Short
-from index.ads import AdTable, load_array
+from index.ads import Ads, AdTable, load_array
 from index.columns import EligibilityColumns
 from index.filters import Wanted, rule_for
 from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
@@ -27,7 +27,7 @@ class FrozenIndex:
     """An `AdIndex` over one published artifact."""
 
     manifest: IndexManifest
-    ads: AdTable
+    ads: Ads
     vectors: NDArray[np.float32]
     """One for each ad, shape (ad count, dim); mapped from disk."""
     eligibility: EligibilityColumns
@@ -59,7 +59,7 @@ class FrozenIndex:
 
     def exact_search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
         """Compare each query, embeddings (n, dim), with every ad it may get."""
-        found = exact_search(self.routing.route, self.eligibility, self.vectors, embeddings, wanted)
+        found = exact_search(self.routing.route, self.eligibility, embeddings, wanted)
         return [self._hits(ranked, one) for ranked, one in zip(found, wanted, strict=True)]
 
     def stats(self) -> IndexStats:

@@ -81,6 +81,6 @@ def _choose(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
 
 def _with_noise(vectors: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.float32]:
     noise = generator.standard_normal(vectors.shape, dtype=np.float32)
-    noisy = vectors + noise * (NOISE_NORM / np.sqrt(vectors.shape[1]))
+    noisy = vectors + noise * np.float32(NOISE_NORM / np.sqrt(vectors.shape[1]))
     scaled: NDArray[np.float32] = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
     return scaled

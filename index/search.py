@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.columns import EligibilityColumns
-from index.exact import exact_top_k
 from index.filters import Filters, Rule, Wanted, rule_for
 from index.segment import Segment
 
@@ -77,23 +76,20 @@ def search(
 def exact_search(
     route: Callable[[Filters], Sequence[Segment]],
     columns: EligibilityColumns,
-    vectors: NDArray[np.float32],
     embeddings: NDArray[np.float32],
     wanted: Sequence[Wanted],
 ) -> list[Ranked]:
-    """As `search`, but every ad that passes is compared; takes the vectors of the whole index by row."""
+    """As `search`, but every ad that passes is compared."""
     answers = []
-    for embedding, one in zip(embeddings, wanted, strict=True):
+    for position, one in enumerate(wanted):
+        segments = route(one.filters)
         rule = rule_for(columns, one)
-        inside = np.zeros(len(vectors), dtype=np.bool_)
-        for segment in route(one.filters):
-            inside[segment.rows] = True
-        rows = np.flatnonzero(inside)
-        rows = rows[rule.passes(rows)]
-        need = len(rows) if rule.may_thin else one.top_k
-        best, scores = exact_top_k(embedding[np.newaxis], vectors, max(1, need), rows=rows)
-        stays = np.flatnonzero(rule.thins(best[0]))[: one.top_k]
-        answers.append(Ranked(best[0][stays], scores[0][stays], complete=len(stays) < one.top_k))
+        need = columns.count if rule.may_thin else one.top_k
+        embedding = embeddings[position : position + 1]
+        parts = [scan(segment, embedding, [rule], need)[0] for segment in segments]
+        best = _merged(parts, need) if parts else _NOTHING
+        stays = np.flatnonzero(rule.thins(best.rows))[: one.top_k]
+        answers.append(Ranked(best.rows[stays], best.scores[stays], complete=len(stays) < one.top_k))
     return answers
 
 

@@ -21,6 +21,8 @@ SAMPLE_SIZE = 1024
 
 _ROWS = "rows.npy"
 _GRAPH = "graph.hnsw"
+_DEAD = "dead.npy"
+"""Labels of the graph that are of no ad any more, where there are any."""
 
 
 class Graph(Protocol):
@@ -87,12 +89,18 @@ def build_segment(
     directory: Path, vectors: NDArray[np.float32], rows: NDArray[np.int64], params: HnswParams, *, threads: int
 ) -> HnswGraph | None:
     """Write a segment of some rows of the vectors (n, dim) into an existing directory; gives its graph, if any."""
-    np.save(directory / _ROWS, rows)
-    if len(rows) < EXACT_BELOW:
-        return None
-    graph = HnswGraph.build(vectors, rows, params, threads=threads)
-    graph.save(directory / _GRAPH)
+    graph = None if len(rows) < EXACT_BELOW else HnswGraph.build(vectors, rows, params, threads=threads)
+    save_segment(directory, rows, graph)
     return graph
+
+
+def save_segment(directory: Path, rows: NDArray[np.int64], graph: HnswGraph | None) -> None:
+    """Write a segment into an existing directory."""
+    np.save(directory / _ROWS, rows)
+    if graph is not None:
+        graph.save(directory / _GRAPH)
+        if len(graph.dead):
+            np.save(directory / _DEAD, graph.dead)
 
 
 def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float32]) -> Segment:
@@ -109,5 +117,7 @@ def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float
     key = SegmentKey(entry.market, entry.language)
     if entry.ef_search is None:
         return Segment.scanned(key, rows, vectors[rows])
-    graph = HnswGraph.load(directory / _GRAPH, dim=vectors.shape[1], count=len(rows))
+    dead = directory / _DEAD
+    dead_labels = np.array(load_array(dead, np.int64, ndim=1)) if dead.exists() else np.empty(0, dtype=np.int64)
+    graph = HnswGraph.load(directory / _GRAPH, dim=vectors.shape[1], count=len(rows), dead=dead_labels)
     return Segment.linked(key, rows, vectors, graph, entry.ef_search)

@@ -42,6 +42,7 @@ def tune(
     k: int,
     target: float,
     name: str,
+    best_effort: bool = False,
 ) -> Tuned:
     """Find the smallest `ef_search` of a fine ladder that meets the target, and the curve up to there and beyond.
 
@@ -53,6 +54,7 @@ def tune(
         k: of ann_recall@k.
         target: least ann_recall@k to accept.
         name: of the segment.
+        best_effort: take the best step where none meets the target.
 
     Raises:
         RecallTargetError: no step of the ladder meets it.
@@ -68,14 +70,14 @@ def tune(
             advance(1)
             if curve[-1].ann_recall >= target:
                 break
-    if curve[-1].ann_recall < target:
+    if curve[-1].ann_recall < target and not best_effort:
         best = max(curve, key=lambda point: point.ann_recall)
         raise RecallTargetError(
             f"segment {name}: ann_recall@{k} of {target} is out of reach: the best is {best.ann_recall:.4f} at"
             f" ef_search {best.ef_search}, {best.search_us:.0f} us a query; lower the target, or build with a larger M"
             " or ef_construction"
         )
-    chosen = curve[-1]
+    chosen = curve[-1] if curve[-1].ann_recall >= target else max(curve, key=lambda point: point.ann_recall)
     curve += [measure(graph, embeddings, exact, round(chosen.ef_search * factor)) for factor in _BEYOND]
     return Tuned(chosen.ef_search, chosen.ann_recall, curve)
 

@@ -161,3 +161,45 @@ open(sys.argv[1], "wb").close()
 thread.join()
 """
     subprocess.run([sys.executable, "-c", code, pipe], timeout=60, check=True)
+
+
+def recall_of(graph: HnswGraph, vectors: np.ndarray, breadth: int) -> float:
+    found = graph.search(QUERIES, breadth)
+    assert found is not None
+    exact, _ = exact_top_k(QUERIES, vectors, 10)
+    return float(
+        np.mean([len(set(a[:10]) & set(b)) / 10 for a, b in zip(found[0].tolist(), exact.tolist(), strict=True)])
+    )
+
+
+def test_recall_stays_while_half_of_the_ads_is_replaced_again_and_again(tmp_path: Path):
+    """`replace_deleted`, or labels used again, lose recall with every round."""
+    vectors = VECTORS
+    graph = HnswGraph.build(vectors, ROWS, HnswParams(), threads=1)
+    for round_number in range(3):
+        gone = np.sort(np.random.default_rng(round_number).choice(len(vectors), len(vectors) // 2, replace=False))
+        added = unit_vectors(len(gone), seed=10 + round_number)
+        graph = graph.continued(gone, added, threads=1)
+        vectors = np.concatenate([np.delete(vectors, gone, axis=0), added])
+        graph.save(tmp_path / "graph")
+        graph = HnswGraph.load(tmp_path / "graph", dim=DIM, count=len(vectors), dead=graph.dead)
+    assert (graph.count, len(graph.dead)) == (3000, 4500)
+    fresh = HnswGraph.build(vectors, ROWS, HnswParams(), threads=1)
+    assert recall_of(graph, vectors, 60) >= recall_of(fresh, vectors, 60) - 0.01
+
+
+def test_positions_of_a_continued_graph_are_those_of_the_vectors_that_stay(saved: Path):
+    graph = HnswGraph.load(saved, dim=DIM, count=3000)
+    gone = np.array([0, 1, 5, 2999])
+    added = unit_vectors(3, seed=9)
+    graph = graph.continued(gone, added, threads=1)
+    vectors = np.concatenate([np.delete(VECTORS, gone, axis=0), added])
+    everything = graph.search(vectors[:20], len(vectors))
+    assert everything is not None
+    positions, scores = everything
+    assert sorted(positions[0].tolist()) == list(range(2999))
+    assert scores == pytest.approx(np.einsum("nd,nkd->nk", vectors[:20], vectors[positions]), abs=1e-5)
+    assert graph.search(added, 1)[0].tolist() == [[2996], [2997], [2998]]
+    again = graph.continued(np.array([2996]), np.empty((0, DIM), np.float32), threads=1)
+    assert again.dead.tolist() == [0, 1, 5, 2999, 3000]
+    assert again.search(added[1:], 1)[0].tolist() == [[2996], [2997]]

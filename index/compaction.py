@@ -1,0 +1,185 @@
+"""Writes a generation as an artifact of its own: what is gone is left out, what came later is linked into the graphs.
+
+A graph is continued where most of it stays, which takes the time of the new ads alone, and built anew where too many of
+its vectors are dead: those cost time in every search, and are never freed otherwise.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from artifacts.manifest import IndexManifest, SegmentEntry
+from artifacts.store import describe_files, fingerprint, publish, save_manifest
+from index.ads import AdTable, AdTableBuilder
+from index.generation import Generation
+from index.hnsw import HnswGraph
+from index.layout import ADS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
+from index.queries import QuerySample, sample_queries
+from index.routing import SegmentKey
+from index.segment import EXACT_BELOW, save_segment
+from index.tune import Tuned, tune
+
+MAX_DEAD_SHARE = 0.25
+"""Of a graph's vectors. At 30 % a search takes 1.4 times as long (hnswlib, 20,000 vectors), recall does not suffer."""
+
+LEAST_K = 100
+"""Of the ann_recall@k to reach: an index that began with fewer ads says less."""
+
+_CHUNK_ROWS = 16_384
+_NO_ROWS = np.empty(0, dtype=np.int64)
+
+
+def write_base(generation: Generation, out: Path, queries: QuerySample | None, *, threads: int) -> IndexManifest:
+    """Publish what a generation holds as the artifact `out`. The generation cannot be searched afterwards.
+
+    Args:
+        generation: whose graphs are continued.
+        out: a directory that is not there yet, or an artifact to be replaced.
+        queries: to measure recall with; made from the ads where None.
+        threads: how many link new ads.
+    """
+    rows = generation.kept_rows()
+    with publish(out) as staging:
+        for part in (ADS, ELIGIBILITY, SEGMENTS):
+            (staging / part).mkdir()
+        ads = _kept_ads(generation, rows)
+        ads.save(staging / ADS)
+        generation.columns.selected(rows).save(staging / ELIGIBILITY)
+        vectors = _write_vectors(staging / VECTORS, generation, rows)
+        if queries is None and len(rows):
+            queries = sample_queries(None, ads, vectors, None)
+        if queries is not None:
+            np.save(staging / QUERIES, queries.embeddings)
+        writer = _SegmentWriter(generation, rows, vectors, queries, threads)
+        entries = [writer.write(key, staging / SEGMENTS / key.name) for key in writer.keys]
+        manifest = _manifest(generation, [entry for entry in entries if entry], len(rows), staging)
+        save_manifest(staging, manifest)
+    return manifest
+
+
+def _kept_ads(generation: Generation, rows: NDArray[np.int64]) -> AdTable:
+    in_base = rows < len(generation.base.ads)
+    later = AdTableBuilder()
+    for ad_id, fields in generation.ads.later_ads(rows[~in_base]):
+        later.append(ad_id, fields)
+    bids = generation.ads.field("bid", rows)  # the one field that changes in place
+    return generation.ads.base.joined(rows[in_base], later.build()).with_bids(bids)
+
+
+def _write_vectors(path: Path, generation: Generation, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The vectors of some rows, mapped, shape (n, dim)."""
+    base = generation.base.vectors
+    shape = (len(rows), generation.base.manifest.space.dim)
+    vectors: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    in_base = rows[rows < len(base)]
+    for start in range(0, len(in_base), _CHUNK_ROWS):
+        chunk = in_base[start : start + _CHUNK_ROWS]
+        vectors[start : start + len(chunk)] = base[chunk]
+    vectors[len(in_base) :] = generation.later_vectors(rows[len(in_base) :])
+    return vectors
+
+
+class _SegmentWriter:
+    """Writes the segments of a generation, in the rows of its next base."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        rows: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        queries: QuerySample | None,
+        threads: int,
+    ) -> None:
+        """Take the rows (n,) that are kept, their vectors (n, dim), and what to measure recall with."""
+        self._generation = generation
+        self._vectors = vectors
+        self._queries = queries
+        self._threads = threads
+        self._numbers = np.full(len(generation.ads), -1, dtype=np.int64)
+        self._numbers[rows] = np.arange(len(rows))
+        self._before = {segment.key: segment for segment in generation.base.routing.segments}
+        self._later = {scan.key: scan for scan in generation.routing.later}
+        self._entries = {entry.name: entry for entry in generation.base.manifest.segments}
+
+    @property
+    def keys(self) -> list[SegmentKey]:
+        """Of all segments, in their order."""
+        return sorted(self._before.keys() | self._later.keys())
+
+    def write(self, key: SegmentKey, directory: Path) -> SegmentEntry | None:
+        """Write one; None where no ad is left in it."""
+        before, scan = self._before.get(key), self._later.get(key)
+        kept = self._numbers[before.rows] if before else _NO_ROWS
+        later = self._numbers[scan.taken()[0]] if scan else _NO_ROWS
+        gone, later = np.flatnonzero(kept < 0), later[later >= 0]
+        rows = np.concatenate([kept[kept >= 0], later])
+        if not len(rows):
+            return None
+        directory.mkdir()
+        graph = before.graph if before and isinstance(before.graph, HnswGraph) else None
+        if graph is not None and not len(gone) and not len(later):
+            save_segment(directory, rows, graph)
+            return self._entries[key.name]
+        graph = self._graph(graph, rows, gone, later)
+        save_segment(directory, rows, graph)
+        tuned = self._tuned(graph, rows, key) if graph is not None else None
+        return SegmentEntry(
+            name=key.name,
+            market=key.market,
+            language=key.language,
+            kind="hnsw" if tuned else "exact",
+            ad_count=len(rows),
+            ef_search=tuned and tuned.ef_search,
+            ann_recall=tuned.ann_recall if tuned else 1.0,
+            curve=tuned.curve if tuned else [],
+        )
+
+    def _graph(
+        self, graph: HnswGraph | None, rows: NDArray[np.int64], gone: NDArray[np.int64], later: NDArray[np.int64]
+    ) -> HnswGraph | None:
+        if len(rows) < EXACT_BELOW:
+            return None
+        if graph is not None:
+            dead = len(graph.dead) + len(gone)
+            if dead <= MAX_DEAD_SHARE * (dead + len(rows)):
+                return graph.continued(gone, self._vectors[later], threads=self._threads)
+        return HnswGraph.build(self._vectors, rows, self._generation.base.manifest.hnsw, threads=self._threads)
+
+    def _tuned(self, graph: HnswGraph, rows: NDArray[np.int64], key: SegmentKey) -> Tuned:
+        """Breadth for the recall that was asked for, or the most there is: an index that misses a little beats none."""
+        assert self._queries is not None
+        recall = self._generation.base.manifest.recall
+        k = max(recall.k, LEAST_K)
+        return tune(
+            graph,
+            self._vectors,
+            rows,
+            self._queries.embeddings,
+            k=k,
+            target=recall.target,
+            name=key.name,
+            best_effort=True,
+        )
+
+
+def _manifest(generation: Generation, segments: Sequence[SegmentEntry], ad_count: int, staging: Path) -> IndexManifest:
+    before = generation.base.manifest
+    files = describe_files(staging)
+    contents = fingerprint({name: entry.sha256 for name, entry in files.items()})
+    recall = [segment.ann_recall * segment.ad_count for segment in segments]
+    members = sum(segment.ad_count for segment in segments)
+    return before.model_copy(
+        update={
+            "created_at": datetime.now(UTC),
+            "fingerprint": contents,
+            "files": files,
+            "index_version": f"{before.feed.name.partition('.')[0]}-{contents[:8]}",
+            "ad_count": ad_count,
+            "segments": list(segments),
+            "recall": before.recall.model_copy(update={"ann_recall": sum(recall) / members if members else 1.0}),
+            "sequence": generation.sequence,
+        }
+    )
