@@ -24,6 +24,7 @@ MAY_IMPORT = {
 }
 ONLY_IMPORTER = {
     "onnxruntime": "service/session.py",
+    "faiss": "index/faiss_graph.py",
     "hnswlib": "index/hnsw.py",
     "opentelemetry": "service/spans.py",
 }
