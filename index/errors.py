@@ -4,7 +4,7 @@ AdIndexError
 ├── FeedError          a feed, or what comes with it, cannot be used
 ├── EmbeddingError     precomputed embeddings do not fit the feed or the embedding space
 ├── QuerySampleError   the queries to measure recall with cannot be used
-├── RecallTargetError  no `ef_search` reaches the recall that was asked for
+├── RecallTargetError  the recall that was asked for is not reached
 ├── BackendError       the package of an index's backend is not installed
 ├── ReportError        a build report cannot be written
 ├── BuildError         a build cannot start as it was asked for
@@ -36,7 +36,7 @@ class QuerySampleError(AdIndexError):
 
 
 class RecallTargetError(AdIndexError):
-    """No `ef_search` within reason reaches the recall that was asked for."""
+    """The recall that was asked for is not reached, or by no `ef_search` within reason."""
 
 
 class BackendError(AdIndexError):

@@ -26,6 +26,7 @@ ONLY_IMPORTER = {
     "onnxruntime": "service/session.py",
     "faiss": "index/faiss_graph.py",
     "hnswlib": "index/hnsw.py",
+    "matplotlib": "index/build_report.py",
     "opentelemetry": "service/spans.py",
 }
 ONLINE = ("artifacts", "index", "service")

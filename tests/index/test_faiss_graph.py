@@ -123,3 +123,27 @@ def test_without_the_package_one_sentence_says_what_to_install():
     code = "import sys; sys.modules['faiss'] = None; import index.faiss_graph"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "BackendError: graphs of the backend faiss need the package faiss-cpu, the extra `faiss`" in result.stderr
+
+
+def test_a_graph_goes_on_with_other_vectors_and_finds_those_that_are_left(tmp_path: Path):
+    old, new = unit_vectors(2500, DIM, seed=5), unit_vectors(700, DIM, seed=6)
+    gone = np.sort(np.random.default_rng(0).choice(2500, 600, replace=False))
+    graph = FaissGraph.build(old, np.arange(2500), HnswParams(), threads=1).continued(gone, new, threads=1)
+    assert graph.count == 2600
+    assert graph.dead.tolist() == gone.tolist()
+    left = np.concatenate([np.delete(old, gone, axis=0), new])
+    graph.save(tmp_path / "graph.faiss")
+    again = FaissGraph.load(tmp_path / "graph.faiss", dim=DIM, count=2600, dead=graph.dead)
+    exact, _ = exact_top_k(QUERIES, left, 20)
+    for either in (graph, again):
+        found = either.search(QUERIES, 200)
+        assert found is not None
+        assert ann_recall(found[0][:, :20], exact) > 0.95
+        assert found[1] == pytest.approx(np.einsum("nd,nkd->nk", QUERIES, left[found[0]]), abs=HALF)
+    assert again.search(QUERIES, 5000) is None or again.search(QUERIES, 5000)[0].shape == (len(QUERIES), 2600)
+    twice = again.continued(np.arange(100), old[:50], threads=1)
+    assert (twice.count, len(twice.dead)) == (2550, 700)
+    left = np.concatenate([left[100:], old[:50]])
+    found = twice.search(left[-50:], 100)
+    assert found is not None
+    assert (found[0][:, 0] == np.arange(2500, 2550)).mean() > 0.95
