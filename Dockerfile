@@ -2,7 +2,7 @@
 #
 #   docker build -t hlm .                        CPU, the default target `serve`
 #   docker build -t hlm:gpu --target gpu .       CUDA libraries and onnxruntime-gpu; the service itself runs on the CPU so far
-#   docker build -t hlm --build-arg LOCK=otel .  CPU, with what traces need
+#   docker build -t hlm --build-arg LOCK=otel .  CPU, with what traces need; LOCK=faiss for graphs of faiss
 #   docker run --rm -p 8080:8080 -v "$PWD/var:/app/var:ro" hlm
 #
 # Encoders and indexes are mounted at /app/var, where config/serve.yaml looks for them.

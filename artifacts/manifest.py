@@ -10,6 +10,8 @@ from artifacts.space import EmbeddingSpace
 MANIFEST_NAME = "manifest.json"
 
 Precision = Literal["fp32", "fp16", "int8"]
+Backend = Literal["hnswlib", "faiss"]
+"""The library that holds graphs; faiss keeps their vectors in float16."""
 
 
 class Record(BaseModel):
@@ -157,6 +159,9 @@ class IndexManifest(Manifest):
     ad_count: int
     campaigns: int
     """That have a description; of any other, everything is allowed."""
+    dim: int
+    """Length of the ads' vectors: the space's, or one to which it lets embeddings be cut."""
+    backend: Backend
     hnsw: HnswParams
     segments: list[SegmentEntry]
     """None where there is no ad."""

@@ -130,7 +130,14 @@ def _embedding_space(source: Source, model: SentenceTransformer) -> EmbeddingSpa
         normalized=True,
         query_prompt=prompts.get("query") or default,
         ad_prompt=next((prompts[name] for name in _AD_PROMPT_NAMES if prompts.get(name)), default),
+        matryoshka_dims=_matryoshka_dims(model, dim),
     )
+
+
+def _matryoshka_dims(model: SentenceTransformer, dim: int) -> tuple[int, ...]:
+    """What the checkpoint's `config.json` says that its embeddings can be cut to; there is no other place for it."""
+    named = getattr(model[0].auto_model.config, "matryoshka_dimensions", None) or ()
+    return tuple(sorted({length for length in named if 0 < length < dim}))
 
 
 def _pooling_name(pooling: Pooling) -> str:

@@ -3,14 +3,22 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifacts.manifest import EncoderManifest, FeedReport, HnswParams, IndexManifest, RecallReport, SegmentEntry
+from artifacts.manifest import (
+    Backend,
+    EncoderManifest,
+    FeedReport,
+    HnswParams,
+    IndexManifest,
+    RecallReport,
+    SegmentEntry,
+)
 from artifacts.space import EmbeddingSpace
 from artifacts.store import (
     check_replaceable,
@@ -27,20 +35,19 @@ from cores import usable_cores
 from index.ad_document import write_campaign
 from index.embed import MAX_BATCH_TOKENS, SHARD_ADS, Embedder, embed_ads
 from index.errors import BuildError
-from index.hnsw import HnswGraph
 from index.ingest import EmbeddingsFrom, FeedContents, read_ads, read_campaigns
-from index.layout import ADS, CAMPAIGNS, ELIGIBILITY, SEGMENTS, VECTORS
+from index.layout import ADS, CAMPAIGNS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
 from index.queries import QuerySample, sample_queries
 from index.routing import SegmentKey
-from index.segment import build_segment
-from index.tune import tune
-from index.vectors import normalize
+from index.segment import Graph, build_segment, graph_type
+from index.tune import recall_report, tune
+from index.vectors import normalize, shorten
 from index.work import drop_leftovers, work_directory
 
 _FORMAT = 2
 """Part of every fingerprint; to be raised when the same inputs come to give another artifact."""
 
-_TOOLS = ("hlm-retrieval", "hnswlib", "numpy", "onnxruntime", "tokenizers")
+_TOOLS = ("hlm-retrieval", "faiss-cpu", "hnswlib", "numpy", "onnxruntime", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,9 @@ class BuildOptions:
     target_recall: float = 0.97
     strict: bool = False
     """Stop at the first bad line of the feed."""
+    backend: Backend = "hnswlib"
+    dim: int | None = None
+    """To cut embeddings to, where their space allows it; None keeps them whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +107,7 @@ def build_index(inputs: BuildInputs, out: Path, options: BuildOptions, *, force:
     Raises:
         HlmError: an input cannot be used, the recall is out of reach, or another process builds the same index.
     """
-    _check(inputs)
+    _check(inputs, options)
     check_replaceable(out)
     feed_sha256 = _sha256(inputs.feed)
     ads_key = _ads_fingerprint(inputs, feed_sha256)
@@ -126,15 +136,18 @@ def build_index(inputs: BuildInputs, out: Path, options: BuildOptions, *, force:
                 (parts / CAMPAIGNS).write_bytes(b"\n".join(map(write_campaign, campaigns)))
         with phases("embeddings"):
             vectors = _write_vectors(parts / VECTORS, contents, inputs, embedder, work)
+            vectors = _cut(parts / VECTORS, vectors, options.dim)
         with phases("graphs"):
             graphs = _build_segments(_fresh_directory(parts / SEGMENTS), contents.segments, vectors, options)
         with phases("recall"):
             sample = sample_queries(inputs.queries, contents.ads, vectors, embedder) if any(graphs.values()) else None
+            if sample:
+                np.save(parts / QUERIES, sample.embeddings)
             entries = [
                 _entry(key, rows, graphs[key], vectors, sample, options) for key, rows in contents.segments.items()
             ]
         with phases("publish"):
-            recall = _recall_report(entries, sample, options)
+            recall = recall_report(entries, sample, k=options.k, target=options.target_recall)
             manifest = _manifest(inputs, options, index_key, contents.report, entries, recall, len(campaigns))
             manifest = _publish(parts, out, manifest)
     return BuildResult(manifest, phases.seconds)
@@ -153,11 +166,18 @@ class _Phases:
         self.seconds[name] = time.perf_counter() - started
 
 
-def _check(inputs: BuildInputs) -> None:
+def _check(inputs: BuildInputs, options: BuildOptions) -> None:
+    graph_type(options.backend)  # says now, not in an hour, that a package is missing
     if not inputs.space.normalized:
         raise BuildError(f"{inputs.space.teacher}: an index needs an embedding space whose embeddings have norm 1")
     if inputs.embeddings is None and inputs.encoder is None:
         raise BuildError(f"{inputs.feed}: needs an encoder for its ads, or their embeddings")
+    if options.dim not in (None, inputs.space.dim, *inputs.space.matryoshka_dims):
+        allowed = ", ".join(map(str, inputs.space.matryoshka_dims)) or "none"
+        raise BuildError(
+            f"{inputs.space.teacher}: its embeddings of dim {inputs.space.dim} cannot be cut to {options.dim}; lengths"
+            f" it was trained for: {allowed}"
+        )
 
 
 def _sha256(path: Path) -> str:
@@ -219,15 +239,34 @@ def _write_vectors(
     return vectors
 
 
+def _cut(path: Path, vectors: NDArray[np.float32], dim: int | None) -> NDArray[np.float32]:
+    """Replace the artifact's vectors by the first `dim` numbers of each, and return them mapped."""
+    if dim in (None, vectors.shape[1]):
+        return vectors
+    making = path.with_name("cut.npy")
+    cut: NDArray[np.float32] = np.lib.format.open_memmap(making, "w+", np.float32, (len(vectors), dim))
+    for start in range(0, len(vectors), SHARD_ADS):
+        cut[start : start + SHARD_ADS] = shorten(vectors[start : start + SHARD_ADS], dim)
+    making.replace(path)
+    return cut
+
+
 def _build_segments(
     directory: Path,
     segments: Mapping[SegmentKey, NDArray[np.int64]],
     vectors: NDArray[np.float32],
     options: BuildOptions,
-) -> dict[SegmentKey, HnswGraph | None]:
+) -> dict[SegmentKey, Graph | None]:
     """Write all segments; gives the graphs of those that have one."""
     return {
-        key: build_segment(_fresh_directory(directory / key.name), vectors, rows, options.hnsw, threads=usable_cores())
+        key: build_segment(
+            _fresh_directory(directory / key.name),
+            vectors,
+            rows,
+            options.hnsw,
+            backend=options.backend,
+            threads=usable_cores(),
+        )
         for key, rows in segments.items()
     }
 
@@ -235,7 +274,7 @@ def _build_segments(
 def _entry(
     key: SegmentKey,
     rows: NDArray[np.int64],
-    graph: HnswGraph | None,
+    graph: Graph | None,
     vectors: NDArray[np.float32],
     sample: QuerySample | None,
     options: BuildOptions,
@@ -253,17 +292,6 @@ def _entry(
         ef_search=tuned and tuned.ef_search,
         ann_recall=tuned.ann_recall if tuned else 1.0,
         curve=tuned.curve if tuned else [],
-    )
-
-
-def _recall_report(entries: Sequence[SegmentEntry], sample: QuerySample | None, options: BuildOptions) -> RecallReport:
-    ads = [entry.ad_count for entry in entries]
-    return RecallReport(
-        k=min(options.k, max(ads)),
-        target=options.target_recall,
-        ann_recall=float(np.average([entry.ann_recall for entry in entries], weights=ads)),
-        query_count=len(sample.embeddings) if sample else 0,
-        query_source=sample.source if sample else "none needed: scanned exactly",
     )
 
 
@@ -287,6 +315,8 @@ def _manifest(
         model_version=inputs.encoder.manifest.model_version if embedded_here and inputs.encoder else None,
         ad_count=feed.ads,
         campaigns=campaigns,
+        dim=options.dim or inputs.space.dim,
+        backend=options.backend,
         hnsw=options.hnsw,
         segments=segments,
         recall=recall,

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from index.build import BuildInputs, EncoderInput
+    from index.embed import Embedder
     from service.encoder import Encoder
 
 app = typer.Typer(help="Build an ad index, and look into one.", no_args_is_help=True)
@@ -57,6 +58,18 @@ def build(
     k: Annotated[int, typer.Option("--k", help="k of the recall to reach.", min=1, max=1000)] = 100,
     m: Annotated[int, typer.Option("--m", help="Links an ad in the graph.", min=2, max=128)] = 16,
     ef_construction: Annotated[int, typer.Option(help="Breadth of search while building.", min=8, max=4096)] = 200,
+    backend: Annotated[
+        Literal["hnswlib", "faiss"],
+        typer.Option(help="Library for graphs. faiss, the extra of that name, takes half the memory."),
+    ] = "hnswlib",
+    dim: Annotated[
+        int | None,
+        typer.Option(help="Cut embeddings to this length; only where their space says that it may be done.", min=1),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Directory for a report of the build: summary, and a plot of recall against time."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad line of the feed.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build even where nothing has changed.")] = False,
 ) -> None:
@@ -71,6 +84,7 @@ def build(
       hlm index build --feed ads.jsonl.gz --encoder var/encoders/int8 --out var/indexes/shop
       hlm index build --feed ads.jsonl.gz --encoder var/encoders/int8 --queries q.tsv --out shop
       hlm index build --feed ads.jsonl.gz --space var/encoders/int8 --embeddings ads.npy --out shop
+      hlm index build --feed ads.jsonl.gz --encoder var/encoders/int8 --backend faiss --out shop
 
     Exit codes:
       0  built, or up to date
@@ -86,9 +100,87 @@ def build(
     if embeddings is not None and space is None:
         raise typer.BadParameter("--embeddings needs --space")
     inputs = _inputs(feed, encoder, space, embeddings)
-    options = BuildOptions(HnswParams(M=m, ef_construction=ef_construction), k, target_recall, strict)
+    options = BuildOptions(HnswParams(M=m, ef_construction=ef_construction), k, target_recall, strict, backend, dim)
     inputs = replace(inputs, queries=queries, campaigns=campaigns)
-    show_build(build_index(inputs, out, options, force=force), out)
+    if report is not None:
+        from index.build_report import write_report  # before the build, in case that its package is missing
+    result = build_index(inputs, out, options, force=force)
+    show_build(result, out)
+    if report is not None:
+        write_report(result, report)
+
+
+@app.command()
+def tune(
+    directory: Annotated[Path, typer.Argument(help="Directory of an index.")],
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            help="Queries to measure recall with: query_id<TAB>text under a header, or one a line. Without them those"
+            " that the index was tuned on before.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    encoder: Annotated[Path | None, typer.Option(help="Encoder artifact, for --queries.")] = None,
+    target_recall: Annotated[
+        float | None, typer.Option(help="Least ann_recall@k to accept; as before if not given.", min=0, max=1)
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("--k", help="k of the recall to reach; as before if not given.", min=1, max=1000)
+    ] = None,
+) -> None:
+    """Choose the ef_search of each segment anew, for another recall or other queries.
+
+    No graph is built again: the index is published as before with another manifest, at once and whole.
+    A service that is to use it has to load it, for example as a release of another name.
+
+    Examples:
+      hlm index tune var/indexes/shop --target-recall 0.99
+      hlm index tune var/indexes/shop --queries q.tsv --encoder var/encoders/int8
+
+    Exit codes:
+      0  tuned
+      1  failed, or out of reach, with one sentence that says why; the index is as it was
+      2  wrong usage
+    """
+    from index.measure import retune
+    from index.report import show_manifest
+
+    if (queries is None) != (encoder is None):
+        raise typer.BadParameter("--queries and --encoder are given together")
+    embedder = None if encoder is None else _embedder_for(directory, encoder)
+    show_manifest(retune(directory, queries=queries, embedder=embedder, k=k, target=target_recall), directory)
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(help="Directory of an index.")],
+    min_recall: Annotated[
+        float | None,
+        typer.Option(help="Least ann_recall@k of each segment; what it was built for if not given.", min=0, max=1),
+    ] = None,
+) -> None:
+    """Check that an index is whole, and finds as much as it says.
+
+    Every file is compared with its hash, and the recall of each segment measured again with the queries that it was
+    tuned on.
+
+    Examples:
+      hlm index verify var/indexes/shop
+      hlm index verify var/indexes/shop --min-recall 0.95
+
+    Exit codes:
+      0  whole, and recall is reached
+      1  damaged, or recall is missed, with one sentence that says what
+      2  wrong usage
+    """
+    from index.measure import check_recall, verify_index
+    from index.report import show_measured
+
+    manifest, measured = verify_index(directory)
+    show_measured(manifest, measured, directory)
+    check_recall(manifest, measured, manifest.recall.target if min_recall is None else min_recall)
 
 
 @app.command()
@@ -131,6 +223,23 @@ def _inputs(feed: Path, encoder: Path | None, space: Path | None, embeddings: Pa
     query_encoder = _encoder_input(space) if space.is_dir() else None
     read = query_encoder.manifest.space if query_encoder else read_space(space)
     return BuildInputs(feed, read, query_encoder, embeddings or "feed")
+
+
+def _embedder_for(directory: Path, encoder: Path) -> "Embedder":
+    """An encoder for queries to an index.
+
+    Raises:
+        QuerySampleError: its embeddings cannot be compared with those of the index.
+    """
+    from artifacts.manifest import IndexManifest
+    from artifacts.store import load_manifest
+    from index.errors import QuerySampleError
+
+    opened = _encoder_input(encoder)
+    ours, theirs = opened.manifest.space.space_id, load_manifest(directory, IndexManifest).space.space_id
+    if ours != theirs:
+        raise QuerySampleError(f"{encoder}: embeds into space {ours}, and index {directory} is of space {theirs}")
+    return opened.load()
 
 
 def _encoder_input(directory: Path) -> "EncoderInput":

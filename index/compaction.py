@@ -15,11 +15,10 @@ from artifacts.manifest import IndexManifest, SegmentEntry
 from artifacts.store import describe_files, fingerprint, publish, save_manifest
 from index.ads import AdTable, AdTableBuilder
 from index.generation import Generation
-from index.hnsw import HnswGraph
 from index.layout import ADS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
 from index.queries import QuerySample, sample_queries
 from index.routing import SegmentKey
-from index.segment import EXACT_BELOW, save_segment
+from index.segment import EXACT_BELOW, Graph, graph_type, save_segment
 from index.tune import Tuned, tune
 
 MAX_DEAD_SHARE = 0.25
@@ -72,7 +71,7 @@ def _kept_ads(generation: Generation, rows: NDArray[np.int64]) -> AdTable:
 def _write_vectors(path: Path, generation: Generation, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The vectors of some rows, mapped, shape (n, dim)."""
     base = generation.base.vectors
-    shape = (len(rows), generation.base.manifest.space.dim)
+    shape = (len(rows), generation.base.manifest.dim)
     vectors: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     in_base = rows[rows < len(base)]
     for start in range(0, len(in_base), _CHUNK_ROWS):
@@ -119,12 +118,12 @@ class _SegmentWriter:
         if not len(rows):
             return None
         directory.mkdir()
-        graph = before.graph if before and isinstance(before.graph, HnswGraph) else None
+        graph, backend = before.graph if before else None, self._generation.base.manifest.backend
         if graph is not None and not len(gone) and not len(later):
-            save_segment(directory, rows, graph)
+            save_segment(directory, rows, graph, backend)
             return self._entries[key.name]
         graph = self._graph(graph, rows, gone, later)
-        save_segment(directory, rows, graph)
+        save_segment(directory, rows, graph, backend)
         tuned = self._tuned(graph, rows, key) if graph is not None else None
         return SegmentEntry(
             name=key.name,
@@ -138,17 +137,18 @@ class _SegmentWriter:
         )
 
     def _graph(
-        self, graph: HnswGraph | None, rows: NDArray[np.int64], gone: NDArray[np.int64], later: NDArray[np.int64]
-    ) -> HnswGraph | None:
+        self, graph: Graph | None, rows: NDArray[np.int64], gone: NDArray[np.int64], later: NDArray[np.int64]
+    ) -> Graph | None:
         if len(rows) < EXACT_BELOW:
             return None
         if graph is not None:
             dead = len(graph.dead) + len(gone)
             if dead <= MAX_DEAD_SHARE * (dead + len(rows)):
                 return graph.continued(gone, self._vectors[later], threads=self._threads)
-        return HnswGraph.build(self._vectors, rows, self._generation.base.manifest.hnsw, threads=self._threads)
+        manifest = self._generation.base.manifest
+        return graph_type(manifest.backend).build(self._vectors, rows, manifest.hnsw, threads=self._threads)
 
-    def _tuned(self, graph: HnswGraph, rows: NDArray[np.int64], key: SegmentKey) -> Tuned:
+    def _tuned(self, graph: Graph, rows: NDArray[np.int64], key: SegmentKey) -> Tuned:
         """Breadth for the recall that was asked for, or the most there is: an index that misses a little beats none."""
         assert self._queries is not None
         recall = self._generation.base.manifest.recall

@@ -4,7 +4,9 @@ AdIndexError
 ├── FeedError          a feed, or what comes with it, cannot be used
 ├── EmbeddingError     precomputed embeddings do not fit the feed or the embedding space
 ├── QuerySampleError   the queries to measure recall with cannot be used
-├── RecallTargetError  no `ef_search` reaches the recall that was asked for
+├── RecallTargetError  the recall that was asked for is not reached
+├── BackendError       the package of an index's backend is not installed
+├── ReportError        a build report cannot be written
 ├── BuildError         a build cannot start as it was asked for
 ├── RecordError        the durable record cannot be opened, read or written
 │   └── RecordFullError    there is no room for it
@@ -34,7 +36,15 @@ class QuerySampleError(AdIndexError):
 
 
 class RecallTargetError(AdIndexError):
-    """No `ef_search` within reason reaches the recall that was asked for."""
+    """The recall that was asked for is not reached, or by no `ef_search` within reason."""
+
+
+class BackendError(AdIndexError):
+    """The package that an index's graphs need is not installed."""
+
+
+class ReportError(AdIndexError):
+    """A build report cannot be written."""
 
 
 class BuildError(AdIndexError):

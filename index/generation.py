@@ -27,6 +27,7 @@ from index.filters import Filters
 from index.load import FrozenIndex
 from index.routing import Routing, SegmentKey
 from index.segment import Segment
+from index.vectors import shorten
 
 _STATES_AT_ONCE = 1_000
 
@@ -141,7 +142,7 @@ class Generation:
 
     def later_vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors (n, dim) of ads that are not in the base."""
-        vectors = np.empty((len(rows), self.base.manifest.space.dim), dtype=np.float32)
+        vectors = np.empty((len(rows), self.base.manifest.dim), dtype=np.float32)
         for number, row in enumerate(rows.tolist()):
             scan, position = self._places[row - len(self.base.ads)]
             vectors[number] = scan.taken()[1][position]
@@ -176,8 +177,9 @@ class Generation:
         row = self.ads.append(ad.ad_id, ad.columns())
         entered = self.columns.append(ad)
         assert row == entered
-        scans = [self.routing.scan_for(key, len(embedding)) for key in ad.segment_keys]
-        positions = [scan.append(row, embedding) for scan in scans]
+        [vector] = shorten(embedding[np.newaxis], self.base.manifest.dim)
+        scans = [self.routing.scan_for(key, len(vector)) for key in ad.segment_keys]
+        positions = [scan.append(row, vector) for scan in scans]
         self._places.append((scans[0], positions[0]))
         self._later[ad.ad_id] = row
 
@@ -185,5 +187,5 @@ class Generation:
 def empty_base(like: IndexManifest) -> FrozenIndex:
     """One without ads, for those of an embedding space and with graphs as another has them."""
     manifest = like.model_copy(update={"ad_count": 0, "segments": [], "files": {}, "sequence": 0})
-    vectors = np.empty((0, like.space.dim), dtype=np.float32)
+    vectors = np.empty((0, like.dim), dtype=np.float32)
     return FrozenIndex(manifest, AdTableBuilder().build(), vectors, EligibilityColumns(), Routing([]))

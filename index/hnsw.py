@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from artifacts.manifest import HnswParams
 from artifacts.store import ArtifactError
+from index.labels import NO_LABELS, labels_of, positions_of
 from terminal import progress
 
 _CHUNK_ROWS = 2000
@@ -27,9 +28,6 @@ _HEADER = struct.Struct("<6Q")
 logger = logging.getLogger(__name__)
 
 
-_NO_LABELS = np.empty(0, dtype=np.int64)
-
-
 class HnswGraph:
     """A frozen graph over the vectors of a segment; searching it from several threads at once is safe.
 
@@ -37,12 +35,12 @@ class HnswGraph:
     ways to the others. A position counts those alone that can be found, in the order of their labels.
     """
 
-    def __init__(self, graph: hnswlib.Index, dead: NDArray[np.int64] = _NO_LABELS) -> None:
+    def __init__(self, graph: hnswlib.Index, dead: NDArray[np.int64] = NO_LABELS) -> None:
         """Take a finished graph and its deleted labels, rising; `build` and `load` are the ways in."""
         self._graph = graph
         self.dead = dead
         """Labels of the vectors that are never found, rising."""
-        self._positions = _positions_of(self._graph.get_current_count(), dead) if len(dead) else None
+        self._positions = positions_of(self._graph.get_current_count(), dead) if len(dead) else None
         self._graph.set_num_threads(1)  # searches run side by side already; a thread pool a call would only cost
         self._graph.set_ef(1)  # `search` asks for as many as it wants looked at instead
 
@@ -69,7 +67,7 @@ class HnswGraph:
         return cls(graph)
 
     @classmethod
-    def load(cls, path: Path, *, dim: int, count: int, dead: NDArray[np.int64] = _NO_LABELS) -> Self:
+    def load(cls, path: Path, *, dim: int, count: int, dead: NDArray[np.int64] = NO_LABELS) -> Self:
         """Read a graph that `save` wrote.
 
         Args:
@@ -101,7 +99,7 @@ class HnswGraph:
             threads: how many add.
         """
         labels = self._graph.get_current_count()
-        alive = np.setdiff1d(np.arange(labels), self.dead, assume_unique=True)
+        alive = labels_of(labels, self.dead)
         for label in alive[gone].tolist():
             self._graph.mark_deleted(label)
         self._graph.resize_index(labels + len(added))
@@ -147,12 +145,6 @@ class HnswGraph:
             return None
         positions = labels.astype(np.int64) if self._positions is None else self._positions[labels]
         return positions, 1.0 - distances
-
-
-def _positions_of(label_count: int, dead: NDArray[np.int64]) -> NDArray[np.int64]:
-    """By label; of those that are dead the position says nothing."""
-    labels = np.arange(label_count)
-    return labels - np.searchsorted(dead, labels)
 
 
 def _check_header(path: Path, *, dim: int, ad_count: int) -> None:

@@ -17,6 +17,7 @@ from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
 from index.routing import Routing
 from index.search import Ranked, exact_search, search
 from index.segment import Segment, load_segment
+from index.vectors import shorten
 
 BYTES_AN_AD = 200
 """An id, and what hnswlib keeps of an element beside its file; measured on 54,667 ads."""
@@ -35,7 +36,8 @@ class FrozenIndex:
 
     def search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
         """Find the best ads that each query may get: embeddings (n, dim), and what each of the n asks for."""
-        found = search(self.routing.route, self.eligibility, embeddings, wanted)
+        fitting = shorten(embeddings, self.vectors.shape[1])
+        found = search(self.routing.route, self.eligibility, fitting, wanted)
         return [self._hits(ranked, one) for ranked, one in zip(found, wanted, strict=True)]
 
     def narrows(self, top_k: int, effort: float) -> bool:
@@ -59,7 +61,8 @@ class FrozenIndex:
 
     def exact_search(self, embeddings: NDArray[np.float32], wanted: Sequence[Wanted]) -> list[SearchHits]:
         """Compare each query, embeddings (n, dim), with every ad it may get."""
-        found = exact_search(self.routing.route, self.eligibility, embeddings, wanted)
+        fitting = shorten(embeddings, self.vectors.shape[1])
+        found = exact_search(self.routing.route, self.eligibility, fitting, wanted)
         return [self._hits(ranked, one) for ranked, one in zip(found, wanted, strict=True)]
 
     def stats(self) -> IndexStats:
@@ -90,11 +93,13 @@ def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
         verify_files(directory, manifest.files)
     ads = AdTable.load(directory / ADS, manifest.ad_count)
     vectors = load_array(directory / VECTORS, np.float32, ndim=2)
-    expected = (manifest.ad_count, manifest.space.dim)
+    expected = (manifest.ad_count, manifest.dim)
     if vectors.shape != expected:
         raise ArtifactError(f"{directory / VECTORS}: has shape {vectors.shape} where {expected} is expected")
     eligibility = EligibilityColumns.load(directory / ELIGIBILITY, manifest.ad_count)
-    segments = [load_segment(directory / SEGMENTS / entry.name, entry, vectors) for entry in manifest.segments]
+    segments = [
+        load_segment(directory / SEGMENTS / entry.name, entry, vectors, manifest.backend) for entry in manifest.segments
+    ]
     return FrozenIndex(manifest, ads, vectors, eligibility, Routing(segments))
 
 
@@ -103,4 +108,4 @@ def needed_bytes(manifest: IndexManifest) -> int:
     held = (f"{SEGMENTS}/", f"{ELIGIBILITY}/")
     graphs = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(held))
     scanned = sum(segment.ad_count for segment in manifest.segments if segment.kind == "exact")
-    return graphs + scanned * manifest.space.dim * np.dtype(np.float32).itemsize + BYTES_AN_AD * manifest.ad_count
+    return graphs + scanned * manifest.dim * np.dtype(np.float32).itemsize + BYTES_AN_AD * manifest.ad_count

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.ads import AdTable
+from index.ads import Ads
 from index.embed import Embedder, embed_queries
 from index.errors import QuerySampleError
+from index.vectors import shorten
 
 SAMPLE_SIZE = 1000
 """Queries in a sample: the mean of 1,000 recalls near 0.97 is known to about 0.002."""
@@ -31,10 +32,10 @@ class QuerySample:
     source: str
 
 
-def sample_queries(
-    path: Path | None, ads: AdTable, vectors: NDArray[np.float32], embedder: Embedder | None
-) -> QuerySample:
-    """Make the sample: from a file of queries, else from ad titles, else, without an encoder, from ad vectors.
+def sample_queries(path: Path | None, ads: Ads, vectors: NDArray[np.float32], embedder: Embedder | None) -> QuerySample:
+    """Make the sample: from a file of queries, else from ad titles, else, without an encoder, from ad vectors (n, dim).
+
+    What the encoder makes is cut to the length of the vectors.
 
     Raises:
         QuerySampleError: the file cannot be used, or there is no encoder for its queries.
@@ -45,11 +46,13 @@ def sample_queries(
             raise QuerySampleError(f"{path}: queries need an encoder, and only precomputed embeddings were given")
         queries = read_queries(path)
         chosen = _choose(len(queries), generator)
-        return QuerySample(embed_queries([queries[row] for row in chosen], embedder), path.name)
+        embeddings = embed_queries([queries[row] for row in chosen], embedder)
+        return QuerySample(shorten(embeddings, vectors.shape[1]), path.name)
     chosen = _choose(len(ads), generator)
     if embedder is not None:
         titles = [" ".join(title.split()[:TITLE_WORDS]) for title in ads.field("title", chosen)]
-        return QuerySample(embed_queries(titles, embedder), f"first {TITLE_WORDS} words of ad titles")
+        embeddings = embed_queries(titles, embedder)
+        return QuerySample(shorten(embeddings, vectors.shape[1]), f"first {TITLE_WORDS} words of ad titles")
     return QuerySample(_with_noise(vectors[chosen], generator), "ad embeddings with noise")
 
 

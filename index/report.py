@@ -1,13 +1,17 @@
 """What the commands show of an index, on standard output."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from artifacts.manifest import IndexManifest, RecallReport
+from artifacts.manifest import Backend, IndexManifest, RecallReport
 from index.build import BuildResult
 from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
+from index.measure import Measured
+
+_NUMBERS: dict[Backend, str] = {"hnswlib": "float32 in graphs of hnswlib", "faiss": "float16 in graphs of faiss"}
 
 
 def show_build(result: BuildResult, out: Path) -> None:
@@ -15,13 +19,19 @@ def show_build(result: BuildResult, out: Path) -> None:
     if not result.seconds:
         Console().print(f"{out}: up to date ({result.manifest.index_version})", soft_wrap=True, highlight=False)
         return
+    Console().print(build_table(result))
+
+
+def build_table(result: BuildResult) -> Table:
+    """What a build made, and how long it took."""
     table = _table(f"Index {result.manifest.index_version}")
     _add_feed(table, result.manifest)
     _add_segments(table, result.manifest)
     _add_recall(table, result.manifest.recall)
     table.add_row("size", _size(sum(entry.bytes for entry in result.manifest.files.values())))
-    table.add_row("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items()))
-    Console().print(table)
+    if result.seconds:
+        table.add_row("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items()))
+    return table
 
 
 def show_manifest(manifest: IndexManifest, directory: Path) -> None:
@@ -31,6 +41,7 @@ def show_manifest(manifest: IndexManifest, directory: Path) -> None:
     table.add_row("embeddings by", manifest.model_version or "precomputed")
     space = manifest.space
     table.add_row("embedding space", f"{space.space_id}: {space.teacher}, dim {space.dim}, {space.pooling}")
+    table.add_row("vectors", f"dim {manifest.dim}, {_NUMBERS[manifest.backend]}")
     _add_feed(table, manifest)
     _add_segments(table, manifest)
     table.add_row("graph", f"M {manifest.hnsw.M}, ef_construction {manifest.hnsw.ef_construction}")
@@ -40,6 +51,19 @@ def show_manifest(manifest: IndexManifest, directory: Path) -> None:
         total = sum(entry.bytes for name, entry in manifest.files.items() if name.startswith(prefix))
         table.add_row(f"size of {label}", _size(total))
     table.add_row("made with", ", ".join(f"{name} {version}" for name, version in manifest.tools.items()))
+    Console().print(table)
+
+
+def show_measured(manifest: IndexManifest, measured: Sequence[Measured], directory: Path) -> None:
+    """What a verification found; the files are whole, or it would have found nothing."""
+    table = Table(title=f"Index {manifest.index_version} in {directory}: {len(manifest.files)} files are whole")
+    table.title_justify = "left"
+    for heading in ("segment", "ads", "ef_search", f"ann_recall@{manifest.recall.k}", "when tuned", "us a query"):
+        table.add_column(heading, justify="left" if heading == "segment" else "right")
+    for one in measured:
+        point = one.point
+        figures = (f"{point.ann_recall:.4f}", f"{one.entry.ann_recall:.4f}", f"{point.search_us:.0f}")
+        table.add_row(one.entry.name, f"{one.entry.ad_count:,}", str(point.ef_search), *figures)
     Console().print(table)
 
 

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifacts.manifest import HnswParams, SegmentEntry
+from artifacts.manifest import Backend, HnswParams, SegmentEntry
 from artifacts.store import ArtifactError
 from index.ads import load_array
 from index.hnsw import HnswGraph
 from index.routing import SegmentKey
+
+if TYPE_CHECKING:
+    from index.faiss_graph import FaissGraph
 
 EXACT_BELOW = 2000
 """Segments of fewer ads are scanned: at most about 0.12 ms, and always right."""
@@ -20,13 +23,16 @@ SAMPLE_SIZE = 1024
 """Rows by which the share of a segment that passes a filter is estimated; of 1 % the estimate is right to a third."""
 
 _ROWS = "rows.npy"
-_GRAPH = "graph.hnsw"
+_GRAPHS: dict[Backend, str] = {"hnswlib": "graph.hnsw", "faiss": "graph.faiss"}
 _DEAD = "dead.npy"
 """Labels of the graph that are of no ad any more, where there are any."""
 
 
 class Graph(Protocol):
-    """What finds near vectors of a segment by position; `index.hnsw.HnswGraph` is one."""
+    """What finds near vectors of a segment by position: a `HnswGraph` or a `FaissGraph`."""
+
+    dead: NDArray[np.int64]
+    """Labels of the vectors that are never found, rising."""
 
     @property
     def memory_bytes(self) -> int:
@@ -36,6 +42,9 @@ class Graph(Protocol):
         self, embeddings: NDArray[np.float32], breadth: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
         """Positions and scores, each (n, min(breadth, count)), in falling score; None where it cannot find as many."""
+
+    def continued(self, gone: NDArray[np.int64], added: NDArray[np.float32], *, threads: int) -> "Graph":
+        """Take vectors out by position, and put others (m, dim) in behind; only where nobody searches it any more."""
 
     def save(self, path: Path) -> None:
         """Write it."""
@@ -85,28 +94,50 @@ class Segment:
         return taken
 
 
+def graph_type(backend: Backend) -> "type[HnswGraph | FaissGraph]":
+    """What graphs of a backend are.
+
+    Raises:
+        BackendError: its package, which is optional, is not installed.
+    """
+    if backend == "hnswlib":
+        return HnswGraph
+    from index.faiss_graph import FaissGraph  # noqa: PLC0415 - needs an optional package
+
+    return FaissGraph
+
+
 def build_segment(
-    directory: Path, vectors: NDArray[np.float32], rows: NDArray[np.int64], params: HnswParams, *, threads: int
-) -> HnswGraph | None:
+    directory: Path,
+    vectors: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    params: HnswParams,
+    *,
+    backend: Backend,
+    threads: int,
+) -> Graph | None:
     """Write a segment of some rows of the vectors (n, dim) into an existing directory; gives its graph, if any."""
-    graph = None if len(rows) < EXACT_BELOW else HnswGraph.build(vectors, rows, params, threads=threads)
-    save_segment(directory, rows, graph)
+    graph = None
+    if len(rows) >= EXACT_BELOW:
+        graph = graph_type(backend).build(vectors, rows, params, threads=threads)
+    save_segment(directory, rows, graph, backend)
     return graph
 
 
-def save_segment(directory: Path, rows: NDArray[np.int64], graph: HnswGraph | None) -> None:
+def save_segment(directory: Path, rows: NDArray[np.int64], graph: Graph | None, backend: Backend) -> None:
     """Write a segment into an existing directory."""
     np.save(directory / _ROWS, rows)
     if graph is not None:
-        graph.save(directory / _GRAPH)
+        graph.save(directory / _GRAPHS[backend])
         if len(graph.dead):
             np.save(directory / _DEAD, graph.dead)
 
 
-def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float32]) -> Segment:
+def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float32], backend: Backend) -> Segment:
     """Open a segment of some rows of the vectors (n, dim).
 
     Raises:
+        BackendError: the package that its graph needs is not installed.
         ArtifactError: a file is missing or damaged, or does not fit what the manifest says.
     """
     path = directory / _ROWS
@@ -117,7 +148,7 @@ def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float
     key = SegmentKey(entry.market, entry.language)
     if entry.ef_search is None:
         return Segment.scanned(key, rows, vectors[rows])
-    dead = directory / _DEAD
+    path, dead = directory / _GRAPHS[backend], directory / _DEAD
     dead_labels = np.array(load_array(dead, np.int64, ndim=1)) if dead.exists() else np.empty(0, dtype=np.int64)
-    graph = HnswGraph.load(directory / _GRAPH, dim=vectors.shape[1], count=len(rows), dead=dead_labels)
+    graph = graph_type(backend).load(path, dim=vectors.shape[1], count=len(rows), dead=dead_labels)
     return Segment.linked(key, rows, vectors, graph, entry.ef_search)

@@ -1,15 +1,16 @@
 """Chooses `ef_search`: the least breadth of search that reaches the recall asked for."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from artifacts.manifest import RecallPoint
+from artifacts.manifest import RecallPoint, RecallReport, SegmentEntry
 from index.errors import RecallTargetError
 from index.exact import exact_top_k
+from index.queries import QuerySample
 from index.recall import measure
 from index.segment import Graph
 from terminal import progress
@@ -80,6 +81,27 @@ def tune(
     chosen = curve[-1] if curve[-1].ann_recall >= target else max(curve, key=lambda point: point.ann_recall)
     curve += [measure(graph, embeddings, exact, round(chosen.ef_search * factor)) for factor in _BEYOND]
     return Tuned(chosen.ef_search, chosen.ann_recall, curve)
+
+
+def recall_report(
+    entries: Sequence[SegmentEntry], sample: QuerySample | None, *, k: int, target: float
+) -> RecallReport:
+    """What is said of a whole index.
+
+    Args:
+        entries: of its segments, at least one.
+        sample: the queries that they were measured with; None where no segment has a graph.
+        k: of ann_recall@k.
+        target: what each segment had to reach.
+    """
+    ads = [entry.ad_count for entry in entries]
+    return RecallReport(
+        k=min(k, max(ads)),
+        target=target,
+        ann_recall=float(np.average([entry.ann_recall for entry in entries], weights=ads)),
+        query_count=len(sample.embeddings) if sample else 0,
+        query_source=sample.source if sample else "none needed: scanned exactly",
+    )
 
 
 def _ladder(k: int) -> Iterator[int]:

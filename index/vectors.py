@@ -71,6 +71,16 @@ def parse_embedding(numbers: Sequence[float], dim: int) -> NDArray[np.float32]:
     return embedding
 
 
+def shorten(embeddings: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Cut embeddings (n, full dim) to their first `dim` numbers and scale them to norm 1 again."""
+    if embeddings.shape[1] == dim:
+        return embeddings
+    cut = embeddings[:, :dim]
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = cut / np.maximum(norms, np.finfo(np.float32).tiny)  # one of zeros stays that
+    return scaled
+
+
 def normalize(vectors: NDArray[np.float32], source: str) -> None:
     """Bring vectors (n, dim) of almost norm 1 to norm 1, in place, so that a dot product is a cosine.
 

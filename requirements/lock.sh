@@ -40,6 +40,7 @@ lock_versions offline offline,demo requirements/dev.txt
 "$scratch/uv/bin/pip" install --quiet uv
 lock_hashes serve 'extra `cpu` of pyproject.toml' 3.11 pyproject.toml --extra cpu
 lock_hashes otel 'extras `cpu` and `otel` of pyproject.toml' 3.11 pyproject.toml --extra cpu --extra otel
+lock_hashes faiss 'extras `cpu` and `faiss` of pyproject.toml' 3.11 pyproject.toml --extra cpu --extra faiss
 lock_hashes gpu 'extra `gpu` of pyproject.toml, for the Python of the GPU image' 3.12 pyproject.toml --extra gpu
 # hatchling and editables for this project, the others for hnswlib, which has no wheel.
 lock_hashes build 'what builds from source' 3.11 - <<<$'editables\nhatchling\nnumpy\npybind11\nsetuptools\nwheel'

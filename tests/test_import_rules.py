@@ -24,7 +24,9 @@ MAY_IMPORT = {
 }
 ONLY_IMPORTER = {
     "onnxruntime": "service/session.py",
+    "faiss": "index/faiss_graph.py",
     "hnswlib": "index/hnsw.py",
+    "matplotlib": "index/build_report.py",
     "opentelemetry": "service/spans.py",
 }
 ONLINE = ("artifacts", "index", "service")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HASHED = ("serve", "otel", "gpu", "build")
+HASHED = ("serve", "otel", "faiss", "gpu", "build")
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.+!]+)")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
@@ -36,7 +36,10 @@ def test_every_line_of_a_lock_is_a_pin_with_hashes_where_production_installs_it(
     assert len(locked(name)) > 5
 
 
-@pytest.mark.parametrize(("name", "extra"), [("serve", "cpu"), ("otel", "cpu"), ("otel", "otel"), ("gpu", "gpu")])
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [("serve", "cpu"), ("otel", "cpu"), ("otel", "otel"), ("faiss", "cpu"), ("faiss", "faiss"), ("gpu", "gpu")],
+)
 def test_production_locks_hold_every_dependency_that_is_declared(name: str, extra: str):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = project["dependencies"] + project["optional-dependencies"][extra]

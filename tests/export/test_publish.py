@@ -104,6 +104,16 @@ def test_prompts_of_the_checkpoint_become_part_of_the_space(tmp_path: Path, opti
     np.testing.assert_allclose(encode(tmp_path / "artifact", QUERIES), expected, atol=1e-5)
 
 
+def test_lengths_that_the_checkpoint_says_it_can_be_cut_to_become_part_of_the_space(
+    tiny: Path, tmp_path: Path, options: ExportOptions
+):
+    checkpoint = shutil.copytree(tiny, tmp_path / "nested")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"matryoshka_dimensions": [HIDDEN, 16, 8]}))
+    manifest = export_encoder(resolve(str(checkpoint)), options, tmp_path / "artifact")
+    assert manifest.space.matryoshka_dims == (8, 16)
+
+
 def test_a_student_keeps_the_space_of_its_teacher(tiny: Path, tmp_path: Path, options: ExportOptions):
     space = EmbeddingSpace(teacher="big", revision="sha256:0", dim=HIDDEN, pooling="mean", normalized=True)
     student = shutil.copytree(tiny, tmp_path / "student")

@@ -38,6 +38,8 @@ BLANK = IndexManifest(
     model_version=None,
     ad_count=0,
     campaigns=0,
+    dim=SPACE.dim,
+    backend="hnswlib",
     hnsw=HnswParams(),
     segments=[],
     recall=RecallReport(k=100, target=0.97, ann_recall=1.0, query_count=0, query_source="none"),
