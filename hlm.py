@@ -9,6 +9,7 @@ import sys
 import typer
 from rich.markup import escape
 
+import client.ads_cli
 import client.cli
 import export.cli
 import index.cli
@@ -29,6 +30,7 @@ app.command("serve")(service.cli.serve)
 app.command("query")(client.cli.query)
 app.command("evaluate")(client.cli.evaluate)
 app.add_typer(client.cli.release, name="release")
+app.add_typer(client.ads_cli.app, name="ads")
 app.command("samples")(samples.cli.samples)
 
 

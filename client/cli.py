@@ -120,11 +120,11 @@ def use_release(
       1  it was rejected or could not be asked for; one sentence says why
       2  wrong usage
     """
-    from client.release import AdminClient
+    from client.release import ReleaseClient
     from client.screen import show_releases
     from terminal import waiting
 
-    with AdminClient(admin_url) as client:
+    with ReleaseClient(admin_url) as client:
         if encoder is None or index is None:
             encoder, index = client.status().directories(name, encoder, index)
         with waiting(f"Loading release {name}: encoder {encoder}, index {index}"):
@@ -149,11 +149,11 @@ def rollback_release(admin_url: AdminUrl = DEFAULT_ADMIN_URL) -> None:
          with one sentence that says why
       2  wrong usage
     """
-    from client.release import AdminClient
+    from client.release import ReleaseClient
     from client.screen import show_releases
     from terminal import waiting
 
-    with AdminClient(admin_url) as client, waiting("Rolling back to the previous release"):
+    with ReleaseClient(admin_url) as client, waiting("Rolling back to the previous release"):
         releases = client.rollback()
     show_releases(releases)
 
@@ -176,10 +176,10 @@ def release_status(
       1  it could not be asked, with one sentence that says why
       2  wrong usage
     """
-    from client.release import AdminClient
+    from client.release import ReleaseClient
     from client.screen import show_releases
 
-    with AdminClient(admin_url) as client:
+    with ReleaseClient(admin_url) as client:
         releases = client.status()
     if as_json:
         typer.echo(releases.body)

@@ -1,8 +1,9 @@
 """What can go wrong on the caller's side.
 
 HlmError
- └─ ClientError        a service cannot be asked, or what it was given or said makes no sense
-     └─ AnswerError    it answered, but not with 200
+ └─ ClientError            a service cannot be asked, or what it was given or said makes no sense
+     ├─ UnreachableError   it did not answer
+     └─ AnswerError        it answered, but not with 200
 """
 
 from artifacts.errors import HlmError
@@ -10,6 +11,10 @@ from artifacts.errors import HlmError
 
 class ClientError(HlmError):
     """Base of the errors of this room."""
+
+
+class UnreachableError(ClientError):
+    """The service did not answer."""
 
 
 class AnswerError(ClientError):

@@ -8,7 +8,9 @@ from typing import Self
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from client.errors import AnswerError, ClientError
+from client.errors import AnswerError, ClientError, UnreachableError
+
+JSON = "application/json"
 
 CLIENT_TIMEOUT_S = 15.0
 """Longer than the longest `timeout_ms` a service accepts (10,000), so that its own answer comes first."""
@@ -91,14 +93,17 @@ class RetrieveClient:
             ) from error
 
 
-def send(http: httpx.Client, method: str, url: str, path: str, body: bytes | None = None) -> httpx.Response:
-    """Send a request with a JSON body or none, and take the answer with status 200.
+def send(
+    http: httpx.Client, method: str, url: str, path: str, body: bytes | None = None, media_type: str = JSON
+) -> httpx.Response:
+    """Send a request with a body or none, and take the answer with status 200.
 
     Raises:
         AnswerError: the status was another.
-        ClientError: there was no answer.
+        UnreachableError: there was no answer.
+        ClientError: the address is none.
     """
-    headers = {} if body is None else {"Content-Type": "application/json"}
+    headers = {} if body is None else {"Content-Type": media_type}
     try:
         response = http.request(method, f"{url}{path}", content=body, headers=headers)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
@@ -106,11 +111,11 @@ def send(http: httpx.Client, method: str, url: str, path: str, body: bytes | Non
             f"{url}: not an address to ask; expected one such as http://127.0.0.1:8080 ({error})"
         ) from error
     except httpx.ConnectError as error:
-        raise ClientError(f"{url}: cannot connect ({error}); is the service running there?") from error
+        raise UnreachableError(f"{url}: cannot connect ({error}); is the service running there?") from error
     except httpx.TimeoutException as error:
-        raise ClientError(f"{url}{path}: no answer within {http.timeout.read:g} s") from error
+        raise UnreachableError(f"{url}{path}: no answer within {http.timeout.read:g} s") from error
     except httpx.HTTPError as error:
-        raise ClientError(f"{url}{path}: the conversation broke off ({error})") from error
+        raise UnreachableError(f"{url}{path}: the conversation broke off ({error})") from error
     if response.status_code != 200:
         raise _answer_error(f"{url}{path}", response)
     return response

@@ -1,17 +1,10 @@
 """Which releases a running service has, and changing them, through its admin listener."""
 
 import json
-import os
-from types import TracebackType
-from typing import Self
 
-import httpx
-
+from client.admin import AdminConnection
 from client.errors import ClientError
-from client.http import send
 
-TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
-CONNECT_TIMEOUT_S = 5.0
 LOADING_TIMEOUT_S = 1_800.0
 """A release is loaded and verified before the answer comes: seconds, or many minutes for an index of ten gigabytes."""
 ROLES = ("stable", "canary", "shadow", "previous")
@@ -68,31 +61,10 @@ class Releases:
         )
 
 
-class AdminClient:
-    """A conversation with one service's admin listener.
+class ReleaseClient(AdminConnection):
+    """What one service's admin listener does about releases."""
 
-    Args:
-        url: where it listens, for example `http://127.0.0.1:8081`.
-
-    Raises:
-        ClientError: HLM_ADMIN_TOKEN is not set, or cannot be a token.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {_token()}"},
-            timeout=httpx.Timeout(LOADING_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            trust_env=False,  # the token is for the service, and for no proxy that the environment happens to name
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._http.close()
+    read_timeout_s = LOADING_TIMEOUT_S
 
     def status(self) -> Releases:
         """Which releases there are.
@@ -100,7 +72,7 @@ class AdminClient:
         Raises:
             ClientError: there was no answer, or not one of an admin listener.
         """
-        return Releases(send(self._http, "GET", self._url, "/releases").content)
+        return Releases(self.send("GET", "/releases").content)
 
     def use(self, name: str, encoder: str, index: str) -> Releases:
         """Serve another release; gives what there is once it is served.
@@ -115,7 +87,7 @@ class AdminClient:
             ClientError: there was no answer, or not one of an admin listener.
         """
         body = json.dumps({"name": name, "encoder": encoder, "index": index}).encode()
-        return Releases(send(self._http, "POST", self._url, "/releases/use", body).content)
+        return Releases(self.send("POST", "/releases/use", body).content)
 
     def rollback(self) -> Releases:
         """Serve the previous release again; gives what there is then.
@@ -124,16 +96,7 @@ class AdminClient:
             AnswerError: there is none.
             ClientError: there was no answer, or not one of an admin listener.
         """
-        return Releases(send(self._http, "POST", self._url, "/releases/rollback").content)
-
-
-def _token() -> str:
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if not token:
-        raise ClientError(f"{TOKEN_VARIABLE} is not set; expected the token that the service was started with")
-    if not all("!" <= character <= "~" for character in token):
-        raise ClientError(f"{TOKEN_VARIABLE}: a token has visible ASCII characters only, without a space in between")
-    return token
+        return Releases(self.send("POST", "/releases/rollback").content)
 
 
 def _text(release: Release, name: str) -> str:

@@ -1,15 +1,26 @@
 """How answers and reports look on a terminal."""
 
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from client.ads import Change, Report
 from client.evaluate import Evaluation
+from client.feed import STANDARD_INPUT, Piece
 from client.http import Answer
 from client.release import Release, Releases
+from terminal import console, progress, waiting
 
 SHOWN_OF_A_RELEASE = {"name", "encoder", "index", "model_version", "index_version"}
 NO_EDGE = 100_000
 """Columns of a pipe or a file."""
+SHOWN_FAILURES = 20
+"""Lines of a feed printed one by one; the others are counted."""
 NAMED_FAILURES = 5
 """Failed queries named on screen for each reason; the JSON report names all."""
 
@@ -65,6 +76,51 @@ def show_releases(releases: Releases) -> None:
     console.print(table)
     for name, value in releases.further.items():
         console.print(f"{_label(name)}: {_value(value)}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Callable[[Piece], None]]:
+    """Show how far a feed is written; gives what is to be called after each piece."""
+    if path == STANDARD_INPUT:
+        with waiting("Writing ads from standard input"):
+            yield lambda _: None
+        return
+    size = path.stat().st_size if path.is_file() else 0
+    with progress(f"Writing {path.name}", size, "bytes") as advance:
+        done = 0
+
+        def took(piece: Piece) -> None:
+            nonlocal done
+            advance(piece.read_bytes - done)
+            done = piece.read_bytes
+
+        yield took
+
+
+def show_report(report: Report, *, as_json: bool) -> None:
+    """Print what became of changes."""
+    if as_json:
+        _console().print(report.model_dump_json(), soft_wrap=True)
+    else:
+        _console().print(f"{report.applied:,} applied, {report.failed_count:,} failed, sequence {report.sequence}")
+
+
+def show_failures(report: Report) -> None:
+    """Print the first lines that failed, beside the command's result."""
+    for failure in report.failed[:SHOWN_FAILURES]:
+        console.print(f"[yellow]line {failure.line}:[/] {escape(_plain(failure.reason))}", soft_wrap=True)
+    if report.failed_count > SHOWN_FAILURES:
+        console.print(f"[yellow]and {report.failed_count - SHOWN_FAILURES:,} more[/]")
+
+
+def change_line(change: Change, *, as_json: bool) -> str:
+    """One ad or campaign that changed, as a line."""
+    if as_json:
+        return json.dumps(change, ensure_ascii=False)
+    sequence, kind = change.get("sequence"), "ad" if "ad_id" in change else "campaign"
+    now = change.get(kind)
+    what = _members(now, "  ") if isinstance(now, dict) else "deleted"
+    return f"{sequence}  {kind} {_plain(str(change.get(f'{kind}_id')))}  {what}"
 
 
 def describe_failures(evaluation: Evaluation) -> str:

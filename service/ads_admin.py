@@ -135,7 +135,8 @@ async def changes_since(request: Request) -> Response:
         await asyncio.sleep(POLL_S)
     states = await changes.changes(query.since, query.limit)
     sequence = states[-1].sequence if states else query.since
-    return _answer({"changes": list(map(_describe, states)), "sequence": sequence})
+    last = max(changes.sequence, sequence)
+    return _answer({"changes": list(map(_describe, states)), "sequence": sequence, "last": last})
 
 
 async def _make(request: Request, change: Change) -> Response:

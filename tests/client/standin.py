@@ -53,7 +53,7 @@ class StandIn(NamedTuple):
 
 @contextlib.contextmanager
 def serve(respond: Respond) -> Iterator[StandIn]:
-    """Answer `POST /retrieve`, and `GET` of any path, on a free port, until the block ends."""
+    """Answer `POST /retrieve`, and other methods for any path, on a free port, until the block ends."""
     requests: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -69,7 +69,10 @@ def serve(respond: Respond) -> Iterator[StandIn]:
             self._send(respond(body))
 
         def do_GET(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
             self._send(respond({}))
+
+        do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815 - the names are the library's
 
         def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import hlm
 from client.cli import release
 from client.errors import AnswerError, ClientError
-from client.release import AdminClient
+from client.release import ReleaseClient
 from service.settings import ReleaseSettings
 from tests.client.standin import Reply, problem, serve
 from tests.service.admin_standin import TOKEN, FakeReleases, listening
@@ -163,7 +163,7 @@ def test_without_a_fit_token_nothing_is_asked(token: str, message: str, monkeypa
 def test_the_token_goes_through_no_proxy_of_the_environment(admin: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "")
-    with AdminClient(admin) as client:
+    with ReleaseClient(admin) as client:
         assert client.status().by_role["stable"]["name"] == "first"
 
 

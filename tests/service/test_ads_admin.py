@@ -4,63 +4,24 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from index.ad_index import AdIndex
-from index.changes import AdState, State
-from index.record import Record
-from index.writer import AdWriter
-from service.encoder import Encoder
 from service.metrics import Metrics
 from service.release import Release
-from tests.index.records import contents, empty_record
-from tests.index.support import SPACE, WordEmbedder, unit_vectors
+from tests.index.records import contents
+from tests.index.support import unit_vectors
 from tests.service.admin_standin import TOKEN, FakeReleases, listening
+from tests.service.ads_standin import Served, line
 from tests.waiting import wait_until
 
-MODEL = "words-1"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 PAUSED = {"status": "paused"}
-
-
-class Memory:
-    """An index in memory, as far as changes go."""
-
-    def __init__(self) -> None:
-        self.statuses: dict[str, Any] = {}
-
-    def apply(self, states: Sequence[State]) -> None:
-        for state in states:
-            if isinstance(state, AdState):
-                self.statuses[state.ad_id] = state.ad and state.ad.status
-
-
-class Served:
-    """A release over a record of its own."""
-
-    def __init__(
-        self, path: Path, metrics: Metrics, *, embedded_by: str | None = MODEL, teacher: str = "words"
-    ) -> None:
-        self.path = empty_record(path)
-        self.memory = Memory()
-        self.embedder = WordEmbedder()
-        self.record = Record(path)
-        self.writer = AdWriter(self.record, self.memory, metrics.ads.committed)
-        space = SPACE.model_copy(update={"teacher": teacher})
-        ad_index = SimpleNamespace(manifest=SimpleNamespace(space=space, model_version=embedded_by))
-        self.release = Release(
-            path.stem, cast("Encoder", self.embedder), cast("AdIndex", ad_index), MODEL, "shop-1", self.writer
-        )
-
-    def ads(self) -> set[str]:
-        return set(contents(self.path))
 
 
 @pytest.fixture
@@ -89,10 +50,6 @@ def admin(held: list[Release], metrics: Metrics, monkeypatch: pytest.MonkeyPatch
         httpx.Client(base_url=url, headers=HEADERS, timeout=30) as client,
     ):
         yield client
-
-
-def line(ad_id: str, **fields: Any) -> bytes:
-    return json.dumps({"ad_id": ad_id, "title": f"Title of {ad_id}"} | fields).encode() + b"\n"
 
 
 def put(admin: httpx.Client, *lines: bytes) -> dict[str, Any]:
@@ -295,15 +252,15 @@ def test_changes_are_told_in_their_order_and_can_be_followed(admin: httpx.Client
     admin.patch("/campaigns/c", json={"budget": "exhausted"})
     admin.delete("/ads/a")
     first = admin.get("/changes", params={"since": 0, "limit": 2}).json()
-    assert [change["sequence"] for change in first["changes"]] == [2, 3]
+    assert ([change["sequence"] for change in first["changes"]], first["last"]) == ([2, 3], 4)
     assert first["changes"][1] == {
         "sequence": 3,
         "campaign_id": "c",
         "campaign": {"campaign_id": "c", "budget": "exhausted", "pass_through_rate": 1.0},
     }
     rest = admin.get("/changes", params={"since": first["sequence"]}).json()
-    assert rest == {"changes": [{"sequence": 4, "ad_id": "a", "ad": None}], "sequence": 4}
-    assert admin.get("/changes", params={"since": 4}).json() == {"changes": [], "sequence": 4}
+    assert rest == {"changes": [{"sequence": 4, "ad_id": "a", "ad": None}], "sequence": 4, "last": 4}
+    assert admin.get("/changes", params={"since": 4}).json() == {"changes": [], "sequence": 4, "last": 4}
 
 
 def test_who_waits_for_a_change_gets_it_when_it_comes(admin: httpx.Client):
