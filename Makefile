@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-scale check-overload check-drain check-swap lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale check-overload check-drain check-swap lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -102,6 +102,9 @@ check-overload: .venv-dev/.complete ## A real server at 2, 5 and 10 times its ca
 bench-low-lane: .venv-dev/.complete ## What /retrieve/batch costs single requests: their p99 with the low lane full and empty
 	$(bench_artifacts)
 	@.venv-dev/bin/python -m benchmarks.low_lane $(BENCH_PAIR) $(BENCH_QUERIES) $(BENCH_ARGS)
+
+bench-record: .venv-dev/.complete ## What it costs to make changes of ads durable: commits a second, synced and not
+	@.venv-dev/bin/python -m benchmarks.record $(BENCH_ARGS)
 
 bench-scale: .venv-dev/.complete ## What an index costs as it grows to a million ads, about an hour on two cores; QUICK=1 stops at 100,000
 	@.venv-dev/bin/hlm export demo --out $(ENCODER) --precision int8
