@@ -16,6 +16,7 @@ from index.changes import Upsert
 from index.errors import RecordError
 from index.feed import FeedAd
 from index.layout import VECTORS
+from index.record import Record
 from index.record_reader import RecordReader
 from index.record_seed import open_record
 from tests.index.support import SPACE, WordEmbedder, inputs, unit_vectors, write_feed
@@ -123,6 +124,20 @@ def test_another_index_is_refused(tmp_path: Path):
         RecordError, match=r"record\.db: began with the index shop-\w+, and \S+/other/index is shop-\w+; give"
     ):
         open_record(tmp_path / "record.db", other)
+
+
+def test_a_record_that_was_not_closed_is_checked_as_a_whole(tmp_path: Path):
+    ads = [{"ad_id": f"ad-{number}", "title": f"Title {number}"} for number in range(3000)]
+    index, path = build(tmp_path, ads), tmp_path / "record.db"
+    open_record(path, index).close()
+    content = bytearray(path.read_bytes())
+    content[40 * 8192 : 40 * 8192 + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    open_record(path, index).close()  # what is not read does no harm
+    path.with_name("record.db-wal").touch()
+    with pytest.raises(RecordError, match=r"record\.db: the record is damaged"):
+        open_record(path, index)
+    Record(path).close()  # and is not held
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
