@@ -100,12 +100,13 @@ def use_release(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The release's name, in every answer.")],
     encoder: Annotated[str | None, typer.Option(help="Encoder artifact, a directory where the service runs.")] = None,
     index: Annotated[str | None, typer.Option(help="Index artifact, a directory where the service runs.")] = None,
+    record: Annotated[str | None, typer.Option(help="Record of its ads, a file where the service runs.")] = None,
     admin_url: AdminUrl = DEFAULT_ADMIN_URL,
 ) -> None:
     """Load, verify and serve a release; the one before answers until then.
 
     With directories it is a new release; the one of the two that is left out
-    stays as it is served now. With a name alone it is a release that the
+    stays as it is served now, an index with its record. With a name alone it is a release that the
     service has already: its canary, its shadow or the previous one.
     A release goes on loading if this command is interrupted.
     HLM_ADMIN_TOKEN must hold the token that the service was started with.
@@ -126,9 +127,9 @@ def use_release(
 
     with ReleaseClient(admin_url) as client:
         if encoder is None or index is None:
-            encoder, index = client.status().directories(name, encoder, index)
+            encoder, index, record = client.status().places(name, encoder, index, record)
         with waiting(f"Loading release {name}: encoder {encoder}, index {index}"):
-            releases = client.use(name, encoder, index)
+            releases = client.use(name, encoder, index, record)
     show_releases(releases)
 
 

@@ -30,13 +30,16 @@ class Releases:
         }
         self.further = {name: value for name, value in document.items() if name not in ROLES and value is not None}
 
-    def directories(self, name: str, encoder: str | None, index: str | None) -> tuple[str, str]:
-        """Where a release is to be loaded from.
+    def places(
+        self, name: str, encoder: str | None, index: str | None, record: str | None
+    ) -> tuple[str, str, str | None]:
+        """Where a release is to be loaded from: encoder, index and record.
 
         Args:
             name: the release; without a directory, one that the service has.
             encoder: directory, or None for that of the release that is served.
             index: likewise.
+            record: file, or None for the one that the index has there, if any; an index that is new has none.
 
         Raises:
             ClientError: the service does not say.
@@ -49,7 +52,9 @@ class Releases:
             raise ClientError(
                 "The service serves no release whose other directory could be kept; give both directories"
             )
-        return encoder or _text(release, "encoder"), index or _text(release, "index")
+        if index is None and record is None and release.get("record") is not None:
+            record = _text(release, "record")
+        return encoder or _text(release, "encoder"), index or _text(release, "index"), record
 
     def _named(self, name: str) -> Release:
         for release in self.by_role.values():
@@ -74,20 +79,21 @@ class ReleaseClient(AdminConnection):
         """
         return Releases(self.send("GET", "/releases").content)
 
-    def use(self, name: str, encoder: str, index: str) -> Releases:
+    def use(self, name: str, encoder: str, index: str, record: str | None = None) -> Releases:
         """Serve another release; gives what there is once it is served.
 
         Args:
             name: of the release.
             encoder: directory on the machine that serves.
             index: likewise.
+            record: file there, by which its ads can be changed.
 
         Raises:
             AnswerError: it was rejected.
             ClientError: there was no answer, or not one of an admin listener.
         """
-        body = json.dumps({"name": name, "encoder": encoder, "index": index}).encode()
-        return Releases(self.send("POST", "/releases/use", body).content)
+        wanted = {"name": name, "encoder": encoder, "index": index} | ({"record": record} if record else {})
+        return Releases(self.send("POST", "/releases/use", json.dumps(wanted).encode()).content)
 
     def rollback(self) -> Releases:
         """Serve the previous release again; gives what there is then.

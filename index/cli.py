@@ -184,6 +184,31 @@ def verify(
 
 
 @app.command()
+def rebuild(
+    record: Annotated[Path, typer.Argument(help="Record of the ads (release.record).", exists=True, dir_okay=False)],
+    index: Annotated[Path, typer.Argument(help="Index artifact that it began with; only its manifest is read.")],
+) -> None:
+    """Build the graphs of a live index anew from its record, and nothing else, as its next snapshot.
+
+    For when its snapshots are damaged, or after very many changes while it was not served.
+    A service takes the snapshot up with its next start.
+
+    Examples:
+      hlm index rebuild var/records/shop.db var/indexes/shop
+
+    Exit codes:
+      0  a snapshot was written
+      1  failed, with one sentence that says why
+      2  wrong usage
+    """
+    from cores import usable_cores
+    from index.merge import merge
+
+    manifest = merge(record, index, rebuild=True, threads=usable_cores())
+    typer.echo(f"{manifest.index_version}: {manifest.ad_count:,} ads, changes up to number {manifest.sequence:,}")
+
+
+@app.command()
 def inspect(
     directory: Annotated[Path, typer.Argument(help="Directory of an index.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,

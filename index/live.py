@@ -76,9 +76,11 @@ class LiveIndex:
             ArtifactError: neither a snapshot nor the index is whole.
             RecordError: the record cannot be read.
         """
-        base, _ = Snapshots(record).open_newest(seed)
-        generation = Generation(base)
+        snapshots = Snapshots(record)
         with contextlib.closing(RecordReader(record)) as reader:
+            snapshots.drop_after(reader.sequence)
+            base, _ = snapshots.open_newest(seed)
+            generation = Generation(base)
             generation.replay(reader.changes_since(generation.sequence))
         return cls(record, seed, generation)
 

@@ -1,8 +1,8 @@
 """Writes the next snapshot of a record, in a process of its own: `python -m index.merge RECORD SEED [--rebuild]`.
 
 A live index starts it beside itself, with a pipe as standard input: when that closes, because whoever started it has
-ended or been killed, this ends too. It runs when nothing else wants the core. Whatever moment it is killed at, the
-snapshots there are stay as they were.
+ended or been killed, this ends too. Of a core that requests want as well it gets a sixtieth. Whatever moment it is
+killed at, the snapshots that there are stay as they were.
 
 Exit codes: 0 a snapshot was written, 1 it could not be, 2 wrong usage, 3 whoever started it is gone.
 """
@@ -98,15 +98,14 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)  # past Python's buffer, whose lock would be held when this ends before
     os._exit(ALONE)
 
 
 def _give_way() -> None:
-    """Run only where a core would be idle."""
+    """Let everything else go first, and yet come to an end where no core is ever idle: so not SCHED_IDLE."""
     with contextlib.suppress(OSError):  # a sandbox may say no
         os.nice(NICE)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,13 @@ class Snapshots:
                 logger.error("a snapshot cannot be used, an older one is: %s", error)  # noqa: TRY400 - it says all
         return load_index(seed), seed
 
+    def drop_after(self, sequence: int) -> None:
+        """Remove those with changes that the record has not: its last commits were lost, or it was restored."""
+        for path in self.newest_first():
+            if int(path.name) > sequence:
+                logger.warning("%s: removed, since its record ends with change %d", path, sequence)
+                shutil.rmtree(path)
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one process that writes a snapshot; tidies up before and after.

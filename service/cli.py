@@ -11,6 +11,7 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")] = None,
     encoder: Annotated[Path | None, typer.Option(help="Encoder artifact (release.encoder).")] = None,
     index: Annotated[Path | None, typer.Option(help="Index artifact (release.index).")] = None,
+    record: Annotated[Path | None, typer.Option(help="Record of the index's ads (release.record).")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the release (release.name).")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (server.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (server.port).")] = None,
@@ -32,7 +33,7 @@ def serve(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's; batches already run side by side, one a core
     from service.server import serve as run_server
 
-    release = {"name": name, "encoder": encoder, "index": index}
+    release = {"name": name, "encoder": encoder, "index": index, "record": record}
     listener = {"host": host, "port": port}
     overrides = {
         "release": {key: value for key, value in release.items() if value is not None},

@@ -4,6 +4,7 @@ HlmError
 └─ ServiceError
 ├─ StartupError          refuses to start
 ├─ ReleaseError          a release cannot be served, or not as it was asked for
+├─ MergeError            the graphs of a live index could not be built anew, or not swapped
 └─ RequestError          answered with an RFC 9457 problem document
 ├─ InvalidJsonError      400 invalid_json
 ├─ SlowBodyError         408 slow_body
@@ -41,6 +42,10 @@ class StartupError(ServiceError):
 
 class ReleaseError(ServiceError):
     """A release cannot be served; the message names it and says which file or figure is wrong."""
+
+
+class MergeError(ServiceError):
+    """The graphs of a live index could not be built anew, or not swapped; what is searched stays as it is."""
 
 
 class RequestError(ServiceError):

@@ -4,16 +4,19 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from artifacts.golden import Golden, load_golden
 from artifacts.manifest import EncoderManifest, IndexManifest
 from artifacts.space import EmbeddingSpace
 from artifacts.store import load_manifest
+from index.ad_index import AdIndex
 from index.load import load_index, needed_bytes
 from memory import available_bytes, use_huge_pages
 from service.encoder import MODEL_NAME, Encoder
 from service.errors import ReleaseError
+from service.live_parts import LiveOpener, LiveParts
 from service.release import Release
 from service.settings import ReleaseSettings, SwapSettings
 from service.verify import Figures, verify, warm_up
@@ -39,6 +42,7 @@ class Loaded:
     release: Release
     settings: ReleaseSettings
     encoder_manifest: EncoderManifest
+    index_manifest: IndexManifest
     golden: Golden
     figures: Figures
     loaded_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -47,9 +51,18 @@ class Loaded:
         """Whether its encoder is this artifact: the same directory, and nothing in it replaced since."""
         return self.settings.encoder.resolve() == directory.resolve() and self.encoder_manifest == manifest
 
-    def has_index(self, directory: Path, manifest: IndexManifest) -> bool:
-        """Whether its index is this artifact."""
-        return self.settings.index.resolve() == directory.resolve() and self.release.ad_index.manifest == manifest
+    def has_index(self, wanted: ReleaseSettings, manifest: IndexManifest) -> bool:
+        """Whether its index is this artifact, with the same record."""
+        return (
+            self.settings.index.resolve() == wanted.index.resolve()
+            and self.index_manifest == manifest
+            and self.has_record(wanted.record)
+        )
+
+    def has_record(self, record: Path | None) -> bool:
+        """Whether its ads are changed by this record; None stands for none."""
+        ours = self.settings.record
+        return (ours and ours.resolve()) == (record and record.resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,7 @@ class ReleaseLoader:
 
     bounds: SwapSettings
     max_batch_size: int
+    live: LiveOpener
     available: Callable[[], int | None] = available_bytes
 
     def load(self, wanted: ReleaseSettings, held: Sequence[Loaded], go_on: Callable[[], None]) -> Loaded:
@@ -73,12 +87,13 @@ class ReleaseLoader:
             ArtifactError: a file of an artifact is missing or damaged.
             SessionError: the graph of the encoder cannot be loaded.
             MemoryShortError: there is not enough memory for what is new.
+            RecordError: the record cannot be used.
             ReleaseError: the two are of different embedding spaces, or do not answer as their manifests promise.
         """
         encoder_manifest = load_manifest(wanted.encoder, EncoderManifest)
         index_manifest = load_manifest(wanted.index, IndexManifest)
         with_encoder = [one for one in held if one.has_encoder(wanted.encoder, encoder_manifest)]
-        with_index = [one for one in held if one.has_index(wanted.index, index_manifest)]
+        with_index = [one for one in held if one.has_index(wanted, index_manifest)]
         with_both = [one for one in with_encoder if one in with_index]
         for one in with_both:
             if one.release.name == wanted.name:
@@ -91,18 +106,48 @@ class ReleaseLoader:
         else:
             encoder, encoder_manifest, golden = _load_encoder(wanted.encoder, held)
         go_on()
-        ad_index = with_index[0].release.ad_index if with_index else load_index(wanted.index)
-        _check_same_space(wanted, encoder.space, ad_index.manifest.space)  # either may have been replaced meanwhile
-        release = Release(
-            wanted.name, encoder, ad_index, encoder_manifest.model_version, ad_index.manifest.index_version
-        )
+        release = self._release(wanted, encoder, encoder_manifest, index_manifest, with_index)
+        # Either may have been replaced meanwhile.
+        _check_same_space(wanted, encoder.space, release.ad_index.manifest.space)
+        if release.live is None:
+            index_manifest = release.ad_index.manifest
+        loaded = partial(Loaded, release, wanted, encoder_manifest, index_manifest, golden)
         if with_both:
-            return Loaded(release, wanted, encoder_manifest, golden, with_both[0].figures)
+            return loaded(with_both[0].figures)
         go_on()
         figures = verify(wanted, release, encoder_manifest, golden, self.bounds)
         use_huge_pages()
         warm_up(release, self.max_batch_size)
-        return Loaded(release, wanted, encoder_manifest, golden, figures)
+        return loaded(figures)
+
+    def _release(
+        self,
+        wanted: ReleaseSettings,
+        encoder: Encoder,
+        encoder_manifest: EncoderManifest,
+        index_manifest: IndexManifest,
+        with_index: Sequence[Loaded],
+    ) -> Release:
+        """The encoder with an index that is shared, opened with its record, or loaded."""
+        ad_index: AdIndex
+        live: LiveParts | None = None
+        if with_index:
+            ad_index, live = with_index[0].release.ad_index, with_index[0].release.live
+        elif wanted.record is not None:
+            live = self.live.open(wanted.record, wanted.index)
+            ad_index = live.index
+        else:
+            loaded = load_index(wanted.index)
+            ad_index, index_manifest = loaded, loaded.manifest
+        return Release(
+            wanted.name,
+            encoder,
+            ad_index,
+            encoder_manifest.model_version,
+            index_manifest.index_version,
+            writer=live.writer if live else None,
+            live=live,
+        )
 
     def _check_memory(
         self, wanted: ReleaseSettings, encoder: EncoderManifest | None, index: IndexManifest | None

@@ -24,6 +24,7 @@ from service.ad_metrics import AdMetrics
 from service.admission import StepName
 from service.cost import BatchCost
 from service.lane_metrics import LaneMetrics
+from service.live_metrics import LiveMetrics
 from service.release_metrics import ReleaseMetrics
 
 LATENCY_EDGES_S = (
@@ -115,6 +116,7 @@ class Metrics:
         self.lane = LaneMetrics(self.registry, OUTCOMES)
         self.releases = ReleaseMetrics(self.registry, LATENCY_EDGES_S)
         self.ads = AdMetrics(self.registry)
+        self.live = LiveMetrics(self.registry)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 
@@ -183,9 +185,9 @@ class Metrics:
         self._running.set_function(running)
         self._ready.set_function(ready)
 
-    def ads_served(self, count: int) -> None:
-        """So many ads can be found from now on."""
-        self._ads.set(count)
+    def ads_served(self, count: Callable[[], int]) -> None:
+        """Read from here, when it is scraped, how many ads can be found."""
+        self._ads.set_function(count)
 
     def observe_cache(self, held_bytes: Callable[[], int], entries: Callable[[], int]) -> None:
         """Read these gauges when they are scraped."""

@@ -287,7 +287,8 @@ class Releases:
         """Split the traffic; a canary's share and bounds change without loading anything."""
         if self.stable is None:
             return
-        self._metrics.ads_served(self.stable.ad_index.manifest.ad_count)
+        ad_index = self.stable.ad_index
+        self._metrics.ads_served(lambda: ad_index.stats().ad_count)
         canary = self._held.get("canary")
         if canary is not None and canary.settings == self._wanted.pair("canary"):
             self._canary_bounds = self._wanted.canary
@@ -327,7 +328,8 @@ class Releases:
             "index_version": loaded.release.index_version,
             "encoder": str(loaded.settings.encoder),
             "index": str(loaded.settings.index),
-            "ads": loaded.release.ad_index.manifest.ad_count,
+            "record": loaded.settings.record and str(loaded.settings.record),
+            "ads": loaded.release.ad_index.stats().ad_count,
             "loaded_at": loaded.loaded_at.isoformat(timespec="seconds"),
             "golden": asdict(loaded.figures),
         }

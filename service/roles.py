@@ -32,7 +32,9 @@ class Wanted:
     def pair(self, role: Role) -> ReleaseSettings | None:
         """Name and artifacts of a role, by which releases are told apart."""
         section = self.section(role)
-        return section and ReleaseSettings(name=section.name, encoder=section.encoder, index=section.index)
+        return section and ReleaseSettings(
+            name=section.name, encoder=section.encoder, index=section.index, record=section.record
+        )
 
     def taking(self, roles: Iterable[Role], other: "Wanted") -> "Wanted":
         """This, with what the other says of some roles."""

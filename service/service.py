@@ -5,6 +5,7 @@ import gc
 from collections.abc import Hashable
 
 from cores import usable_cores
+from index.live import LiveStats
 from service.ad_changes import AdChanges
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
@@ -12,6 +13,7 @@ from service.cache import EmbeddingCache
 from service.cost import BatchCost
 from service.errors import Overloaded
 from service.exchange import OnDone, Origin
+from service.live_parts import LiveOpener
 from service.loading import ReleaseLoader
 from service.low_lane import LowLane
 from service.metrics import Metrics
@@ -47,7 +49,8 @@ class Service:
         self.metrics = Metrics()
         self.pacer = Pacer()
         self.draining = False
-        loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size)
+        live = LiveOpener(settings.record.synchronous, self.metrics.ads, self.metrics.live)
+        loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size, live)
         self.releases = Releases(settings, self.metrics, loader.load)
         embeddings = EmbeddingCache(settings.cache.embedding_bytes)
         self.batcher = self._make_batcher(embeddings)
@@ -122,6 +125,8 @@ class Service:
             self._watchdog.stop()
             await self._low_lane.stop(timeout_s)
         await self.batcher.stop(timeout_s)
+        for live in {release.live for release in self.releases.held if release.live}:
+            await asyncio.to_thread(live.close)
         if self._request_log is not None:
             await asyncio.to_thread(self._request_log.close, timeout_s)
         if self._tracer is not None:
@@ -152,7 +157,12 @@ class Service:
         self.metrics.observe_state(
             lambda: self.batcher.queued, lambda: self.batcher.running_batches, lambda: self.ready
         )
+        self.metrics.live.observe(self._live_stats)
         self.metrics.observe_cache(lambda: embeddings.bytes, lambda: len(embeddings))
+
+    def _live_stats(self) -> LiveStats | None:
+        release = self.release
+        return release.live.index.live_stats() if release is not None and release.live is not None else None
 
     def _releases_changed(self) -> None:
         releases = self.releases

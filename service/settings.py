@@ -38,6 +38,10 @@ class ReleaseSettings(Section):
     name: str = Field(min_length=1, max_length=128, description="Name of the release, in every answer.")
     encoder: Path = Field(description="Directory of the encoder artifact.")
     index: Path = Field(description="Directory of the index artifact.")
+    record: Path | None = Field(
+        None,
+        description="File of the durable record, by which ads can be changed; it begins with those of the index.",
+    )
 
 
 class CanarySettings(ReleaseSettings):

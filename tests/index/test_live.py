@@ -1,6 +1,7 @@
 """A live index over its record: changes, merges and restarts in any order, damage, and many readers."""
 
 import contextlib
+import copy
 import random
 import shutil
 import threading
@@ -229,6 +230,25 @@ def test_without_a_whole_base_the_file_is_named_and_all_can_be_built_from_the_re
     with pytest.raises(ArtifactError, match=r"seed/eligibility/distinct.json: has sha256"):
         shop.restart()
     shop.merge()
+    shop.restart()
+    shop.check()
+
+
+def test_a_snapshot_that_is_ahead_of_its_record_is_removed(shop: Shop, tmp_path: Path):
+    """The last commits were lost with the power, or the record was restored from a copy: numbers come again."""
+    change_much(shop, 100)
+    shop.record.close()
+    shutil.copy(shop.path, tmp_path / "copy")
+    before = copy.deepcopy(shop.oracle)
+    shop.record = Record(shop.path)
+    change_much(shop, 50, seed=1)
+    shop.merge()
+    shop.record.close()
+    shutil.copy(tmp_path / "copy", shop.path)
+    shop.record, shop.oracle = Record(shop.path), before
+    shop.restart()
+    shop.check()
+    change_much(shop, 100, seed=2)
     shop.restart()
     shop.check()
 

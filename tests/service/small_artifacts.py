@@ -11,6 +11,8 @@ from export.publish import export_encoder
 from export.source import resolve
 from index.build import BuildInputs, BuildOptions, EncoderInput, build_index
 from service.encoder import Encoder
+from service.live_parts import LiveOpener
+from service.metrics import Metrics
 from service.settings import ReleaseSettings, Settings
 from tests.export.checkpoints import save_transformer
 from tests.index.support import sample_feed
@@ -68,3 +70,8 @@ def pair(name: str, encoder: Path, index: Path) -> ReleaseSettings:
 
 def settings_of(stable: ReleaseSettings, **sections: object) -> Settings:
     return Settings.model_validate({"release": stable.model_dump(), **sections})
+
+
+def live_opener() -> LiveOpener:
+    metrics = Metrics()
+    return LiveOpener("normal", metrics.ads, metrics.live)

@@ -24,7 +24,7 @@ from service.loading import Loaded, ReleaseLoader
 from service.metrics import Metrics
 from service.releases import Releases
 from service.settings import ReleaseSettings, Settings, SwapSettings
-from tests.service.small_artifacts import ADS, SmallArtifacts, pair, rewrite_manifest, settings_of
+from tests.service.small_artifacts import ADS, SmallArtifacts, live_opener, pair, rewrite_manifest, settings_of
 
 GIB = 1 << 30
 
@@ -39,7 +39,7 @@ class SlowLoader:
         self.gate.set()
         self.entered = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._loader = ReleaseLoader(bounds, max_batch_size=4, available=lambda: self.free_bytes)
+        self._loader = ReleaseLoader(bounds, 4, live_opener(), available=lambda: self.free_bytes)
 
     def __call__(self, wanted: ReleaseSettings, held: Sequence[Loaded], go_on: Callable[[], None]) -> Loaded:
         self.asked.append(wanted.name)

@@ -13,11 +13,11 @@ from service.errors import ReleaseError
 from service.loading import Loaded, ReleaseLoader
 from service.settings import SwapSettings
 from service.verify import batch_buckets
-from tests.service.small_artifacts import SmallArtifacts, pair, rewrite_manifest
+from tests.service.small_artifacts import SmallArtifacts, live_opener, pair, rewrite_manifest
 
 
 def load(encoder: Path, index: Path, **bounds: float) -> Loaded:
-    return ReleaseLoader(SwapSettings(**bounds), max_batch_size=4).load(pair("r", encoder, index), (), lambda: None)
+    return ReleaseLoader(SwapSettings(**bounds), 4, live_opener()).load(pair("r", encoder, index), (), lambda: None)
 
 
 @pytest.mark.parametrize(
