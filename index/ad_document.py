@@ -20,7 +20,11 @@ _NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def write_ad(ad: FeedAd) -> bytes:
-    """The document of an ad; those of ads that say the same are equal, however they were written."""
+    """The document of an ad; those of ads that say the same are equal, however they were written.
+
+    Raises:
+        TypeError: its attributes are nested too deeply.
+    """
     keywords = normalized(ad.negative_keywords or ())
     return write_fields(ad.ad_id, ad.columns() | {"status": ad.status}, ad.schedule, keywords)
 
@@ -34,9 +38,11 @@ def write_fields(ad_id: str, columns: dict[str, Any], schedule: Schedule, keywor
         schedule: when it is shown.
         keywords: its negative keywords, `normalized`.
     """
-    fields = {name: columns.get(name) for name in (*FIELD_NAMES, "status")}
+    fields: dict[str, object] = {name: columns.get(name) for name in FIELD_NAMES}
     fields |= {"ad_id": ad_id, "negative_keywords": keywords, **fields_of(schedule)}
     given = {name: value for name, value in fields.items() if value not in _NOTHING}
+    if columns["status"] is not None:  # an empty one keeps an ad from being shown, and none does not
+        given["status"] = columns["status"]
     return orjson.dumps(given, option=orjson.OPT_SORT_KEYS)
 
 

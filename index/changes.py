@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from index.ad_document import write_ad
 from index.feed import FeedAd
 from index.lines import parse_line
 from index.targeting import Campaign, CampaignTerms
@@ -111,6 +112,10 @@ def parse_upsert(line: bytes, dim: int) -> tuple[FeedAd, NDArray[np.float32] | N
         ValueError: saying what is wrong with the line, in few distinct words.
     """
     ad = parse_line(line, FeedAd)
+    try:
+        write_ad(ad)
+    except TypeError:  # a level deeper than in the line, where unknown fields become attributes
+        raise ValueError("nested too deeply") from None
     if ad.embedding is None:
         return ad, None
     embedding = parse_embedding(ad.embedding, dim)

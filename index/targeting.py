@@ -1,5 +1,6 @@
 """What decides whether an ad may be shown, as feeds and updates write it."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
@@ -18,8 +19,10 @@ def _check_keyword(text: str) -> str:
 
 
 NegativeKeyword = Annotated[str, Field(max_length=512), AfterValidator(_check_keyword)]
-Instant = Annotated[AwareDatetime, Field(strict=False)]
-"""RFC 3339 with an offset; JSON has no type for it."""
+Instant = Annotated[
+    AwareDatetime, Field(strict=False, ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))
+]
+"""RFC 3339 with an offset; JSON has no type for it. Within bounds in which it can be written in UTC."""
 NegativeKeywords = Annotated[list[NegativeKeyword], Field(max_length=MAX_NEGATIVE_KEYWORDS)]
 
 

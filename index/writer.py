@@ -145,11 +145,17 @@ class AdWriter:
         """Record submissions, make them true in memory, and answer them."""
         try:
             outcomes = self._commit([submission.changes for submission in together])
-        except Exception as error:  # this loop must survive whatever a change does
-            if not isinstance(error, RecordError):
-                logger.exception("changes could not be made")
+        except RecordError as error:
             for submission in together:
                 submission.future.set_exception(error)
+        except Exception as error:  # this loop must survive whatever a change does
+            if len(together) == 1 or self._fault is not None:
+                logger.exception("changes could not be made")
+                for submission in together:
+                    submission.future.set_exception(error)
+            else:  # one of them alone is to blame
+                for submission in together:
+                    self._make([submission])
         else:
             for submission, outcome in zip(together, outcomes, strict=True):
                 submission.future.set_result(outcome)

@@ -5,6 +5,7 @@ lines ──low lane──> ads ──low lane──> embeddings ──writer─
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from service.release import Release
 
 ADS_A_JOB = 8
 """Embedded together: about 20 ms, after which another job of the low lane has its turn."""
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Line = tuple[int, bytes]
@@ -145,6 +148,7 @@ class AdChanges:
         try:
             outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures))
         except RecordError as error:
+            logger.error("changes of ads could not be recorded: %s", error)  # noqa: TRY400 - it says all
             for kind, count in Counter(KINDS[type(change).__name__] for change in changes).items():
                 self.metrics.refused(kind, count)
             refusal = StorageFullError if isinstance(error, RecordFullError) else RecordRefusedError

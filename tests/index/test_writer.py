@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,23 @@ def test_a_fault_in_memory_ends_all_writing_since_searches_would_not_see_it(
     with pytest.raises(RecordError, match=r"record\.db: recorded changes could not be made in memory; restart"):
         writer.submit([upsert("b")]).result(PATIENCE_S)
     assert contents(path).keys() == {"a"}
+
+
+def test_a_change_that_is_a_fault_of_ours_harms_no_other(path: Path, writer: AdWriter, target: FakeIndex):
+    target.may_apply.clear()
+    first = writer.submit([upsert("a")])
+    assert target.applying.acquire(timeout=PATIENCE_S)
+    waiting = [
+        writer.submit([upsert("b")]),
+        writer.submit([replace(upsert("x"), embedding=None)]),
+        writer.submit([upsert("c")]),
+    ]
+    target.may_apply.set()
+    assert first.result(PATIENCE_S).applied == waiting[0].result(PATIENCE_S).applied == 1
+    with pytest.raises(AttributeError):
+        waiting[1].result(PATIENCE_S)
+    assert waiting[2].result(PATIENCE_S).sequence == 3
+    assert contents(path).keys() == target.ads.keys() == {"a", "b", "c"}
 
 
 def test_closing_makes_what_is_queued_and_refuses_what_comes_after(path: Path, writer: AdWriter, target: FakeIndex):

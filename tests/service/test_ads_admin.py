@@ -315,11 +315,14 @@ def test_before_a_release_is_loaded_nothing_is_changed(
     assert (answer.status_code, answer.json()["type"]) == (503, "not_ready")
 
 
-def test_a_record_that_is_closed_refuses_and_says_that_it_may_be_tried_again(admin: httpx.Client, served: Served):
+def test_a_record_that_is_closed_refuses_and_says_that_it_may_be_tried_again(
+    admin: httpx.Client, served: Served, caplog: pytest.LogCaptureFixture
+):
     served.writer.close()
     answer = admin.patch("/ads/a", json=PAUSED)
     assert (answer.status_code, answer.json()["type"]) == (503, "record_refused")
     assert answer.headers["retry-after"] == "1"
+    assert "changes of ads could not be recorded: " in caplog.text
 
 
 def test_releases_with_other_records_follow_as_far_as_they_can(
