@@ -4,9 +4,9 @@ How: made-up embeddings (`benchmarks/clusters.py`) with short ads, all in one se
 built by `hlm index build` to the same ann_recall, then opened and searched in a process of its own, one query at a time
 on one thread, then served from its start until it is ready: once with its files in the page cache, once without.
 Builds are kept in the work directory and not made again.
-How to read it: the build's time is processor time of all threads, so that a busy machine does not show; memory is what
-the process holds beside files mapped from disk. Rows of sizes above those measured are extrapolated, by the power law
-through the two largest, and marked with ~.
+How to read it: times of builds and searches are processor time, so that a busy machine hardly shows; memory is what the
+process holds beside files mapped from disk; `ready` is what a clock says, so wants a machine of its own. Rows of sizes
+above those measured are extrapolated, by the power law through the two largest, and marked with ~.
 """
 
 import argparse

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _search_seconds(ad_index: FrozenIndex, k: int) -> list[float]:
-    """Of each query of the round whose sum is the median, one at a time on one thread."""
+    """Processor time of each query of the round whose sum is the least, one at a time on one thread."""
     embeddings = sample_queries(None, ad_index.ads, ad_index.vectors, None).embeddings
     wanted = [Wanted(k)]
     ad_index.search(embeddings[:1], wanted)
@@ -46,11 +46,11 @@ def _search_seconds(ad_index: FrozenIndex, k: int) -> list[float]:
     for _ in range(ROUNDS):
         seconds = []
         for row in range(len(embeddings)):
-            started = time.perf_counter()
+            started = time.thread_time()
             ad_index.search(embeddings[row : row + 1], wanted)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.thread_time() - started)
         rounds.append(seconds)
-    return sorted(rounds, key=sum)[ROUNDS // 2]
+    return min(rounds, key=sum)
 
 
 def _anonymous_bytes() -> int:

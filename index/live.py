@@ -69,8 +69,13 @@ class LiveIndex:
         self._changing = threading.Lock()
 
     @classmethod
-    def open(cls, record: Path, seed: Path) -> "LiveIndex":
+    def open(cls, record: Path, seed: Path, *, threads: int = 1) -> "LiveIndex":
         """Open the newest snapshot of a record, or the index that it began with, and make the changes since.
+
+        Args:
+            record: the record.
+            seed: that index.
+            threads: how many compare files with their hashes.
 
         Raises:
             ArtifactError: neither a snapshot nor the index is whole.
@@ -79,7 +84,7 @@ class LiveIndex:
         snapshots = Snapshots(record)
         with contextlib.closing(RecordReader(record)) as reader:
             snapshots.drop_after(reader.sequence)
-            base, _ = snapshots.open_newest(seed)
+            base, _ = snapshots.open_newest(seed, threads=threads)
             generation = Generation(base)
             generation.replay(reader.changes_since(generation.sequence))
         return cls(record, seed, generation)

@@ -78,19 +78,20 @@ class FrozenIndex:
         return SearchHits(ranked.rows, ranked.scores, self.ads, short, for_others)
 
 
-def load_index(directory: Path, *, verify: bool = True) -> FrozenIndex:
+def load_index(directory: Path, *, verify: bool = True, threads: int = 1) -> FrozenIndex:
     """Open an index artifact.
 
     Args:
         directory: what `build_index` published.
         verify: compare every file with the hash in the manifest first; reads all of them once.
+        threads: how many compare.
 
     Raises:
         ArtifactError: a file is missing or damaged, or does not fit what the manifest says.
     """
     manifest = load_manifest(directory, IndexManifest)
     if verify:
-        verify_files(directory, manifest.files)
+        verify_files(directory, manifest.files, threads=threads)
     ads = AdTable.load(directory / ADS, manifest.ad_count)
     vectors = load_array(directory / VECTORS, np.float32, ndim=2)
     expected = (manifest.ad_count, manifest.dim)

@@ -41,18 +41,22 @@ class Snapshots:
         """Where that with the changes up to some sequence number belongs."""
         return self.directory / f"{sequence:012d}"
 
-    def open_newest(self, seed: Path) -> tuple[FrozenIndex, Path]:
+    def open_newest(self, seed: Path, *, threads: int = 1) -> tuple[FrozenIndex, Path]:
         """The newest that is whole, or else the index that the record began with; and where it lies.
+
+        Args:
+            seed: that index.
+            threads: how many compare files with their hashes.
 
         Raises:
             ArtifactError: none of them is; names the file that is damaged in the last one tried.
         """
         for path in self.newest_first():
             try:
-                return load_index(path), path
+                return load_index(path, threads=threads), path
             except ArtifactError as error:
                 logger.error("a snapshot cannot be used, an older one is: %s", error)  # noqa: TRY400 - it says all
-        return load_index(seed), seed
+        return load_index(seed, threads=threads), seed
 
     def drop_after(self, sequence: int) -> None:
         """Remove those with changes that the record has not: its last commits were lost, or it was restored."""

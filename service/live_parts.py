@@ -40,8 +40,13 @@ class LiveOpener:
         self._merges = merges
         self._closing: dict[Path, threading.Thread] = {}
 
-    def open(self, record_path: Path, index: Path) -> LiveParts:
+    def open(self, record_path: Path, index: Path, *, threads: int = 1) -> LiveParts:
         """Open a record, which begins with the ads of an index artifact where there is none, and search what it says.
+
+        Args:
+            record_path: the record.
+            index: the artifact.
+            threads: how many compare files with their hashes.
 
         Raises:
             ArtifactError: neither the artifact nor a snapshot is whole.
@@ -53,7 +58,7 @@ class LiveOpener:
             closing.join()
         record = open_record(record_path, index, synchronous=self._synchronous)
         try:
-            live = LiveIndex.open(record_path, index)
+            live = LiveIndex.open(record_path, index, threads=threads)
         except BaseException:
             record.close()
             raise

@@ -11,6 +11,7 @@ from artifacts.golden import Golden, load_golden
 from artifacts.manifest import EncoderManifest, IndexManifest
 from artifacts.space import EmbeddingSpace
 from artifacts.store import load_manifest
+from cores import usable_cores
 from index.ad_index import AdIndex
 from index.load import load_index, needed_bytes
 from memory import available_bytes, use_huge_pages
@@ -106,7 +107,8 @@ class ReleaseLoader:
         else:
             encoder, encoder_manifest, golden = _load_encoder(wanted.encoder, held)
         go_on()
-        release = self._release(wanted, encoder, encoder_manifest, index_manifest, with_index)
+        threads = 1 if held else usable_cores()  # the others belong to requests, if there can be any
+        release = self._release(wanted, encoder, encoder_manifest, index_manifest, with_index, threads)
         # Either may have been replaced meanwhile.
         _check_same_space(wanted, encoder.space, release.ad_index.manifest.space)
         if release.live is None:
@@ -127,6 +129,7 @@ class ReleaseLoader:
         encoder_manifest: EncoderManifest,
         index_manifest: IndexManifest,
         with_index: Sequence[Loaded],
+        threads: int,
     ) -> Release:
         """The encoder with an index that is shared, opened with its record, or loaded."""
         ad_index: AdIndex
@@ -134,10 +137,10 @@ class ReleaseLoader:
         if with_index:
             ad_index, live = with_index[0].release.ad_index, with_index[0].release.live
         elif wanted.record is not None:
-            live = self.live.open(wanted.record, wanted.index)
+            live = self.live.open(wanted.record, wanted.index, threads=threads)
             ad_index = live.index
         else:
-            loaded = load_index(wanted.index)
+            loaded = load_index(wanted.index, threads=threads)
             ad_index, index_manifest = loaded, loaded.manifest
         return Release(
             wanted.name,

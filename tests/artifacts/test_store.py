@@ -78,11 +78,12 @@ def flip_a_byte(path: Path) -> None:
     ],
     ids=["missing", "truncated", "flipped byte"],
 )
-def test_damage_is_found_and_the_file_named(artifact: Path, damage: Callable[[Path], None], message: str):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_damage_is_found_and_the_file_named(artifact: Path, damage: Callable[[Path], None], message: str, threads: int):
     path = artifact / "deep" / "file.bin"
     damage(path)
     with pytest.raises(ArtifactError, match=message) as error:
-        verify_files(artifact, load_manifest(artifact, Manifest).files)
+        verify_files(artifact, load_manifest(artifact, Manifest).files, threads=threads)
     assert str(path) in str(error.value)
 
 
