@@ -23,6 +23,7 @@ COPY export /app/export
 COPY index /app/index
 COPY samples /app/samples
 COPY service /app/service
+COPY train /app/train
 COPY config /app/config
 
 # --- GPU ---------------------------------------------------------------------------------------------------------

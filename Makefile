@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale check-overload check-drain check-swap lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale check-overload check-drain check-swap train-smoke recipe lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -119,6 +119,17 @@ check-swap: .venv-dev/.complete ## Releases swapped under load, good and bad one
 	@.venv-dev/bin/hlm export demo --out var/encoders/minilm-fp32 --precision fp32
 	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
 	@.venv-dev/bin/python -m benchmarks.swap --encoder $(ENCODER) --other-encoder var/encoders/minilm-fp32 --feed var/feeds/samples.jsonl.gz $(BENCH_QUERIES) $(if $(QUICK),--swaps 6 --seconds 2) $(BENCH_ARGS)
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+RECIPE ?= smoke
+
+train-smoke: .venv-dev/.complete ## Every phase of training on made-up data: export, index and evaluation included
+	@.venv-dev/bin/hlm train samples --out var/data/samples
+	@.venv-dev/bin/hlm train run smoke
+
+recipe: .venv-dev/.complete ## A whole recipe, going on where an earlier run stopped: make recipe RECIPE=small
+	@.venv-dev/bin/hlm train run '$(RECIPE)'
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 

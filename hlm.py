@@ -15,11 +15,12 @@ import export.cli
 import index.cli
 import samples.cli
 import service.cli
+import train.cli
 from artifacts.errors import HlmError
 from terminal import console
 
 app = typer.Typer(
-    help="Low-latency sponsored-search retrieval: export an encoder, build an ad index, serve them, ask them.",
+    help="Sponsored-search retrieval at low latency: train and export an encoder, build an index, serve, ask.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,6 +33,7 @@ app.command("evaluate")(client.cli.evaluate)
 app.add_typer(client.cli.release, name="release")
 app.add_typer(client.ads_cli.app, name="ads")
 app.command("samples")(samples.cli.samples)
+app.add_typer(train.cli.app, name="train")
 
 
 def main() -> None:

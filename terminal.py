@@ -3,7 +3,8 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -22,8 +23,14 @@ from rich.text import Text
 LOG_INTERVAL_S = 5.0
 """How often a log gets a line; bars on a terminal refresh by themselves."""
 
-Advance = Callable[[int], None]
-"""Says how many units were finished since the last call; from any thread."""
+
+class Advance(Protocol):
+    """Says how many units were finished since the last call, and in a few words how it goes; from any thread."""
+
+    def __call__(self, count: int, detail: str = "") -> None:
+        """Count some units as finished."""
+        ...
+
 
 console = Console(stderr=True, highlight=False, emoji=False)
 """For everything that is not the command's result; the result goes to standard output."""
@@ -75,10 +82,11 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         MofNCompleteColumn(),
         _RateColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(label, total=total, completed=done, unit=unit)
-        yield lambda count: bar.advance(task, count)
+        task = bar.add_task(label, total=total, completed=done, unit=unit, detail="")
+        yield lambda count, detail="": bar.update(task, advance=count, detail=detail)
 
 
 @contextlib.contextmanager
@@ -87,7 +95,7 @@ def _log_lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance
     finished = done
     counting = threading.Lock()
 
-    def advance(count: int) -> None:
+    def advance(count: int, detail: str = "") -> None:
         nonlocal finished, last_line
         with counting:
             finished += count
@@ -96,7 +104,8 @@ def _log_lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance
                 last_line = now
                 rate = (finished - done) / (now - started)
                 left = f", {(total - finished) / rate:,.0f} s left" if rate else ""
-                console.print(f"{label}: {finished:,} of {total:,} {unit}, {rate:,.1f}/s{left}")
+                how = f", {detail}" if detail else ""
+                console.print(f"{label}: {finished:,} of {total:,} {unit}, {rate:,.1f}/s{left}{how}")
 
     yield advance
     console.print(f"{label}: {finished:,} of {total:,} {unit} in {time.monotonic() - started:,.1f} s")

@@ -126,7 +126,7 @@ def _embedding_space(source: Source, model: SentenceTransformer) -> EmbeddingSpa
         teacher=source.name,
         revision=source.revision,
         dim=dim,
-        pooling=next((_pooling_name(module) for module in model if isinstance(module, Pooling)), "none"),
+        pooling=next((pooling_name(module) for module in model if isinstance(module, Pooling)), "none"),
         normalized=True,
         query_prompt=prompts.get("query") or default,
         ad_prompt=next((prompts[name] for name in _AD_PROMPT_NAMES if prompts.get(name)), default),
@@ -140,7 +140,8 @@ def _matryoshka_dims(model: SentenceTransformer, dim: int) -> tuple[int, ...]:
     return tuple(sorted({length for length in named if 0 < length < dim}))
 
 
-def _pooling_name(pooling: Pooling) -> str:
+def pooling_name(pooling: Pooling) -> str:
+    """How token vectors become one, as an embedding space says it."""
     mode = pooling.pooling_mode  # a tuple where several results are joined end to end
     return mode if isinstance(mode, str) else "+".join(mode)
 

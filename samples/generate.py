@@ -78,7 +78,7 @@ def _title(product: Product, brand: str, market: Market, chance: random.Random) 
     for position in sorted(chance.sample(range(len(details)), k=min(len(details), chance.randint(1, MAX_DETAILS)))):
         key, _, allowed = details[position].partition("=")
         value = chance.choice(allowed.split("/") if allowed else DETAILS[key].values.split())
-        shown.append(_in_language(DETAILS[key], value, market.language))
+        shown.append(in_language(DETAILS[key], value, market.language))
         attrs[key] = value
     name = chance.choice(getattr(product, market.language).split("/"))
     model = f"{brand[:2].upper()}-{chance.randint(100, 9999)}" if product.price[1] > 0 and chance.random() < 0.7 else ""
@@ -86,7 +86,7 @@ def _title(product: Product, brand: str, market: Market, chance: random.Random) 
     return " ".join(text.split()), attrs
 
 
-def _in_language(detail: Detail, value: str, language: str) -> str:
+def in_language(detail: Detail, value: str, language: str) -> str:
     """A value of a detail as a title says it."""
     text: str = getattr(detail, language)
     if "{}" in text:

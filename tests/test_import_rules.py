@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("artifacts", "benchmarks", "client", "export", "index", "loadtest", "samples", "service")
+ROOMS = ("artifacts", "benchmarks", "client", "export", "index", "loadtest", "samples", "service", "train")
 LEAVES = {"cores", "memory", "terminal"}
 MAY_IMPORT = {
     "artifacts": set(),
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "client": {"artifacts"},
     "samples": {"artifacts"},
     "loadtest": set(),
+    "train": {"artifacts", "client", "export", "index", "service"},
     "benchmarks": {"artifacts", "export", "index", "loadtest", "service"},
 }
 ONLY_IMPORTER = {
@@ -101,7 +102,7 @@ def test_the_wheel_takes_every_room_and_module_along():
     hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
     rooms = {f"{room}/**/*.py" for room in ROOMS if room != "benchmarks"}
     modules = {f"{name}.py" for name in (*LEAVES, "hlm")}
-    assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | {"export/data/*"}
+    assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | {"export/data/*", "train/recipes/*"}
 
 
 def test_the_image_takes_every_module_along():

@@ -40,3 +40,12 @@ def test_a_terminal_gets_a_bar_with_count_and_rate(monkeypatch: pytest.MonkeyPat
     assert "Embedding ads" in output.getvalue()
     assert "10/10" in output.getvalue()
     assert "ads/s" in output.getvalue()
+
+
+def test_a_word_on_how_it_goes_is_shown(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    with terminal.progress("Align", 4, "steps") as advance:
+        now = 10.0
+        advance(2, "loss 0.1234")
+    assert screen.getvalue().splitlines()[0] == "Align: 2 of 4 steps, 0.2/s, 10 s left, loss 0.1234"

@@ -1,0 +1,55 @@
+"""The look at the data: what is planted is found."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from samples.labelled import labelled_files
+from train.check import check_data, show_findings
+from train.errors import TrainError
+from train.recipe import SHIPPED
+from train.runs import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """The smoke recipe on a small set of its own."""
+    for name, content in labelled_files(ad_count=300, query_count=60, unlabelled_count=200, seed=1).items():
+        (tmp_path / name).write_bytes(content)
+    recipe = yaml.safe_load((SHIPPED / "smoke.yaml").read_text())
+    recipe["data"] = {"train": [str(tmp_path)], "dev": [str(tmp_path)], "queries": str(tmp_path / "unlabelled.tsv")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return Run.open(str(tmp_path / "recipe.yaml"), tmp_path / "runs")
+
+
+def counts(run: Run) -> dict[str, int]:
+    return {finding.what.partition(" (")[0]: finding.count for finding in check_data(run)}
+
+
+def append(path: Path, line: str) -> None:
+    path.write_text(path.read_text() + line + "\n")
+
+
+def test_the_sample_set_leaks_nothing(run: Run):
+    found = counts(run)
+    assert found["dev queries among the train split's"] == 0
+    assert found["dev queries among the unlabelled"] == 0
+    assert found["train queries that are like another"] == 0
+    show_findings(check_data(run))
+
+
+def test_what_is_wrong_is_counted(run: Run):
+    directory = run.recipe.data.dev[0]
+    dev = (directory / "queries.dev.tsv").read_text().splitlines()[1].split("\t")[1]
+    turned = " ".join(reversed(dev.upper().split()))
+    append(directory / "queries.train.tsv", f"leak\t{turned}")
+    append(directory / "queries.train.tsv", f"twice\t{dev}")
+    append(directory / "qrels.train.tsv", "leak\tno-such-ad\t2")
+    found = counts(run)
+    assert found["dev queries among the train split's"] == 1
+    assert found["train queries that are like another"] == 1
+    assert found["train judgments of an unknown query or ad"] == 1
+    assert found["train queries without an ad of grade 2"] == 1
+    with pytest.raises(TrainError, match="dev queries among the train split's: 1, for example"):
+        show_findings(check_data(run))

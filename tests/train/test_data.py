@@ -1,0 +1,110 @@
+"""Files to rows and batches."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from train.data import (
+    Pair,
+    plan_pair_batches,
+    plan_query_batches,
+    read_inventory,
+    read_split,
+    read_unlabelled,
+    relevant_pairs,
+    weigh,
+)
+from train.errors import TrainError
+from train.recipe import Data
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Data:
+    """Two small sets that share an ad."""
+    for name, ad_ids in (("one", ["a", "b", "c"]), ("two", ["c", "d"])):
+        directory = tmp_path / name
+        directory.mkdir()
+        ads = [{"ad_id": ad_id, "title": f"title {ad_id}", "description": "more"} for ad_id in ad_ids]
+        (directory / "ads.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, ads)).encode()))
+        for split in ("train", "dev"):
+            queries = f"query_id\ttext\n{name}-1\tfirst query\n{name}-2\tsecond query\n"
+            (directory / f"queries.{split}.tsv").write_text(queries)
+    (tmp_path / "one/qrels.train.tsv").write_text(
+        "query_id\tad_id\tgrade\traw\none-1\ta\t2\t3\none-1\tb\t0\t1\none-2\tb\t1\t2\n"
+    )
+    (tmp_path / "one/qrels.dev.tsv").write_text("query_id\tad_id\tgrade\none-1\tc\t2\none-1\tgone\t2\n")
+    (tmp_path / "two/qrels.train.tsv").write_text("query_id\tad_id\tgrade\ntwo-1\td\t2\n")
+    (tmp_path / "unlabelled.tsv").write_text("text\tsource\nsofa\tshop\nlamp\ttitle-x\nsofa\tshop\n")
+    return Data(train=[tmp_path / "one", tmp_path / "two"], dev=[tmp_path / "one"], queries=tmp_path / "unlabelled.tsv")
+
+
+def test_the_inventory_has_each_ad_once_in_the_order_of_the_sets(data: Data):
+    inventory = read_inventory(data)
+    assert inventory.rows == {"a": 0, "b": 1, "c": 2, "d": 3}
+    assert inventory.texts[0] == "title a more"
+    assert [json.loads(line)["ad_id"] for line in inventory.lines] == ["a", "b", "c", "d"]
+
+
+def test_splits_are_joined_and_keep_what_is_known(data: Data):
+    labelled = read_split(data.train, "train", read_inventory(data))
+    assert labelled.query_ids == ["one-1", "one-2", "two-1"]
+    assert labelled.grades == [{0: 2, 1: 0}, {1: 1}, {3: 2}]
+    assert relevant_pairs(labelled) == [Pair(0, 0), Pair(2, 3)]
+    assert labelled.rows_of_grade(0, 0, 0) == [1]
+
+
+def test_judgments_of_ads_outside_the_inventory_are_left_out(data: Data):
+    labelled = read_split(data.dev, "dev", read_inventory(data))
+    assert (labelled.query_ids, labelled.grades) == (["one-1"], [{2: 2}])
+
+
+def test_the_same_query_id_in_two_sets_is_refused(data: Data):
+    with pytest.raises(TrainError, match="query_id one-1 is in another set too"):
+        read_split([data.train[0], data.train[0]], "train", read_inventory(data))
+
+
+def test_unlabelled_queries_are_distinct_and_carry_their_source(data: Data):
+    assert read_unlabelled(data.queries) == [("sofa", "shop"), ("lamp", "title-x")]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [("query\tsource\nsofa\tx\n", "expected the columns text and source"), ("text\tsource\nsofa\n", "each on every")],
+    ids=["no column", "short line"],
+)
+def test_a_file_of_other_columns_is_refused(tmp_path: Path, content: str, complaint: str):
+    (tmp_path / "q.tsv").write_text(content)
+    with pytest.raises(TrainError, match=complaint):
+        read_unlabelled(tmp_path / "q.tsv")
+
+
+@pytest.mark.parametrize(
+    ("source", "weight"), [("shop-wands", 3), ("title-esci", 0.5), ("title-homedepot", 0.1), ("web-other", 1)]
+)
+def test_the_longest_fitting_key_weighs_a_source(source: str, weight: float):
+    assert weigh(source, {"shop": 3, "title": 0.5, "title-homedepot": 0.1}) == weight
+
+
+def test_a_batch_of_pairs_has_no_query_and_no_ad_twice():
+    pairs = [Pair(query, row) for query in range(6) for row in (query, query + 1)]
+    batches = plan_pair_batches(pairs, 4, epochs=3, seed=1)
+    assert len(batches) == 9
+    for batch in batches:
+        assert len({pair.query for pair in batch}) == len({pair.row for pair in batch}) == 4
+    assert batches == plan_pair_batches(pairs, 4, epochs=3, seed=1)
+    assert batches != plan_pair_batches(pairs, 4, epochs=3, seed=2)
+
+
+def test_batches_that_cannot_be_filled_are_refused():
+    with pytest.raises(TrainError, match="smaller batch_size"):
+        plan_pair_batches([Pair(0, row) for row in range(4)], 2, epochs=1, seed=1)
+
+
+def test_queries_come_as_often_as_they_weigh():
+    batches = plan_query_batches([0, 1, 2.5, 0.25], 3, epochs=1000, seed=1)
+    times = Counter(position for batch in batches for position in batch)
+    assert times[0] == 0
+    assert [times[position] / 1000 for position in (1, 2, 3)] == pytest.approx([1, 2.5, 0.25], rel=0.05)

@@ -1,0 +1,159 @@
+"""Whole recipes on small random models: every phase, export, index, evaluation, a served query, and a second run."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import hlm
+from artifacts.manifest import EncoderManifest, IndexManifest
+from artifacts.store import load_manifest
+from index.exact import exact_top_k
+from samples.labelled import labelled_files
+from service.encoder import Encoder
+from tests.e2e.conftest import ROOT, Server
+from tests.train.checkpoints import save_tiny
+from train.encoders import load_encoder
+from train.prune import layers_of
+from train.runs import CheckpointManifest
+
+STEPS = {"batch_size": 8, "learning_rate": 1e-3}
+REFINE = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS}
+
+
+def recipe_of(family: str, directory: Path) -> dict[str, Any]:
+    """A ladder of two rungs, and for BERT an arm of each objective, of a one-shot cut and of a random head."""
+    checkpoint = save_tiny(directory / family, family, layers=4)
+    rungs: list[dict[str, Any]] = [
+        {"name": "l3", "start": "teacher", "layers": 3, "layer_rule": "norm_ratio", "head": "kept"},
+        {"name": "l2", "start": "l3", "layers": 2, "ffn_width": 48, "refine": REFINE},
+    ]
+    arms = [{"name": name, "start": "l3", "objective": name} for name in ("cosine", "kl", "kernel")]
+    arms.append({"name": "one-shot", "start": str(checkpoint), "layers": 1, "head": "random"})
+    students = rungs + (arms if family == "bert" else [])
+    large = {"lora_rank": 4, "pooling": "lasttoken", "mini_batch_size": 6} if family == "qwen3" else {}
+    negatives = {"hard_negatives": 1, "negatives_from": "mined"}
+    return {
+        "dim": 16,
+        "query": {"prompt": "query: ", "max_tokens": 16},
+        "ad": {"max_tokens": 24},
+        "data": {
+            "train": [str(directory)],
+            "dev": [str(directory)],
+            "queries": str(directory / "unlabelled.tsv"),
+            "held_out_queries": 20,
+        },
+        "teacher": {
+            "model": str(checkpoint),
+            "loss": negatives,
+            "matryoshka_dims": [8],
+            "optimisation": STEPS,
+        }
+        | large,
+        "students": [student | {"optimisation": STEPS} for student in students],
+        "serving": {"student": "l2", "precision": "int8" if family == "bert" else "fp32", "min_overlap": 0.5},
+        "evaluation_k": 20,
+    }
+
+
+def run(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(hlm.app, ["train", *map(str, arguments)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+@pytest.fixture(scope="module", params=["bert", "qwen3"])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a recipe that was run from its first phase to its last."""
+    directory = tmp_path_factory.mktemp(request.param)
+    for name, content in labelled_files(ad_count=300, query_count=80, unlabelled_count=300, seed=1).items():
+        (directory / name).write_bytes(content)
+    (directory / "tiny.yaml").write_text(yaml.safe_dump(recipe_of(request.param, directory)))
+    run("run", directory / "tiny.yaml", "--runs", directory / "runs")
+    return directory / "runs" / "tiny"
+
+
+def report_of(finished: Path) -> dict[str, dict[str, Any]]:
+    stages = json.loads((finished / "evaluation" / "report.json").read_text())["stages"]
+    return {stage["stage"]: stage for stage in stages}
+
+
+def test_all_students_live_in_the_teachers_space_and_have_their_size(finished: Path):
+    space = load_manifest(finished / "teacher", CheckpointManifest).space
+    assert (space.dim, space.matryoshka_dims, space.query_prompt) == (16, (8,), "query: ")
+    students = [*finished.glob("aligned/*/manifest.json"), *finished.glob("refined/*/manifest.json")]
+    assert {load_manifest(path.parent, CheckpointManifest).space for path in students} == {space}
+    student = load_encoder(str(finished / "refined" / "l2"))
+    assert len(layers_of(student)) == 2
+    assert student[0].auto_model.config.intermediate_size == 48
+    assert student.get_embedding_dimension() == 16
+
+
+def test_alignment_brings_the_students_nearer(finished: Path):
+    for log in finished.glob("aligned/*/log.csv"):
+        with log.open() as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        assert np.mean(losses[-10:]) < np.mean(losses[:10]), log
+
+
+def test_the_report_holds_every_stage_against_the_teacher(finished: Path):
+    report = report_of(finished)
+    manifest = load_manifest(finished / "release" / "encoder", EncoderManifest)
+    exported = f"{manifest.model_version}, ONNX"
+    assert next(iter(report)) == "teacher"
+    assert {"l3, aligned", "l2, aligned", "l2, refined", exported, f"{exported}, HNSW"} <= set(report)
+    assert all(kept["value"] == 1 for kept in report["teacher"]["retention"].values())
+    assert report["teacher"]["overlap"] == 1
+    assert report["l2, refined"]["overlap"] > 0.15  # by chance it is 20 of 276 ads
+    assert report[exported]["overlap"] == pytest.approx(report["l2, refined"]["overlap"], abs=0.15)
+    scanned = report[f"{exported}, HNSW"]  # as there are so few ads; those of equal text may come in either order
+    assert scanned["measures"] == pytest.approx(report[exported]["measures"], abs=0.03)
+    assert scanned["overlap"] == pytest.approx(report[exported]["overlap"], abs=0.03)
+    assert (finished / "evaluation" / "table.md").read_text().count("\n") == len(report) + 2
+
+
+def test_a_second_run_makes_nothing_again(finished: Path):
+    def made() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in finished.rglob("manifest.json")}
+
+    before = made()
+    run("run", finished.parents[1] / "tiny.yaml", "--runs", finished.parent)
+    assert made() == before
+
+
+def test_other_queries_can_be_scored(finished: Path, tmp_path: Path):
+    data = finished.parents[1]
+    files = ("--queries", data / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
+    run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
+    assert {stage["labelled_set"] for stage in report_of(finished).values()} == {"queries.train"}
+
+
+@pytest.mark.e2e
+def test_the_release_is_served_and_answers_from_the_teachers_embeddings(finished: Path):
+    encoder, _ = Encoder.load(finished / "release" / "encoder")
+    embedding = encoder.encode([encoder.tokenize("cordless drill 18v")])
+    ads = np.load(finished / "ads" / "embeddings.npy").astype(np.float32)
+    _, scores = exact_top_k(embedding, ads, 5)
+    server = Server("--name", "t", "--encoder", finished / "release/encoder", "--index", finished / "release/index")
+    answer = server.retrieve("cordless drill 18v", top_k=5).json()
+    assert server.stop() == 0
+    assert [ad["score"] for ad in answer["ads"]] == pytest.approx(scores[0].tolist(), abs=2e-3)
+    assert answer["index_version"] == load_manifest(finished / "release" / "index", IndexManifest).index_version
+
+
+def test_a_phase_that_lacks_its_forerunner_says_which(tmp_path: Path):
+    recipe = recipe_of("bert", tmp_path)
+    for name, content in labelled_files(ad_count=300, query_count=40, unlabelled_count=100, seed=1).items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "hlm.py", "train", "align", str(tmp_path / "r.yaml"), "--runs", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "teacher: not there yet; run `hlm train teacher`" in " ".join(result.stderr.split())

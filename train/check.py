@@ -1,0 +1,133 @@
+"""The look at the data before any training: what leaks between splits, and what is double, missing or cut.
+
+hlm train check RECIPE
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+from tokenizers import Tokenizer
+
+from client.trec import read_qrels, read_queries
+from export.source import resolve
+from terminal import console
+from train.data import RELEVANT_GRADE, Inventory, read_inventory, read_unlabelled
+from train.errors import TrainError
+from train.recipe import Data, Recipe, Side
+from train.runs import Run
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about the data; a leak makes every figure on the dev split worthless."""
+
+    what: str
+    count: int
+    total: int
+    example: str = ""
+    is_leak: bool = False
+
+
+def check_data(run: Run) -> list[Finding]:
+    """Look at all files of a recipe.
+
+    Raises:
+        HlmError: one cannot be read.
+    """
+    recipe = run.recipe
+    inventory = read_inventory(recipe.data)
+    findings = [_duplicates("ads that have the text of another", inventory.texts)]
+    train, dev = (_queries(recipe.data, split) for split in ("train", "dev"))
+    for split, texts in (("train", train), ("dev", dev)):
+        findings.append(_duplicates(f"{split} queries that are like another", list(map(word_key, texts.values()))))
+        findings += _judgments(recipe.data, split, texts, inventory)
+    unlabelled = {word_key(text): text for text, _ in read_unlabelled(recipe.data.queries)}
+    known = {word_key(text): text for text in train.values()}
+    findings.append(_leak("dev queries among the train split's", dev, known))
+    findings.append(_leak("dev queries among the unlabelled", dev, unlabelled))
+    findings += _lengths(recipe, inventory, [*train.values(), *dev.values(), *unlabelled.values()])
+    return findings
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Print all of them.
+
+    Raises:
+        TrainError: there is a leak.
+    """
+    table = Table(title="Data check", title_justify="left")
+    for column, justify in (("finding", "left"), ("count", "right"), ("of", "right"), ("example", "left")):
+        table.add_column(column, justify="right" if justify == "right" else "left")
+    for finding in findings:
+        style = "bold red" if finding.is_leak and finding.count else None
+        table.add_row(finding.what, f"{finding.count:,}", f"{finding.total:,}", finding.example[:60], style=style)
+    console.print(table, markup=False)
+    for finding in findings:
+        if finding.is_leak and finding.count:
+            raise TrainError(
+                f"{finding.what}: {finding.count:,}, for example {finding.example!r}; expected none to be learnt from"
+            )
+
+
+def word_key(text: str) -> str:
+    """What makes two queries one: the same words in any order and case."""
+    return " ".join(sorted(text.casefold().split()))
+
+
+def _queries(data: Data, split: str) -> dict[str, str]:
+    directories = data.train if split == "train" else data.dev
+    return {
+        query_id: text
+        for directory in directories
+        for query_id, text in read_queries(directory / f"queries.{split}.tsv").items()
+    }
+
+
+def _judgments(data: Data, split: str, texts: Mapping[str, str], inventory: Inventory) -> Iterator[Finding]:
+    directories = data.train if split == "train" else data.dev
+    qrels = {
+        query_id: grades
+        for directory in directories
+        for query_id, grades in read_qrels(directory / f"qrels.{split}.tsv").items()
+    }
+    pairs = [(query_id, ad_id) for query_id, grades in qrels.items() for ad_id in grades]
+    lost = [f"{query_id} {ad_id}" for query_id, ad_id in pairs if query_id not in texts or ad_id not in inventory.rows]
+    yield _finding(f"{split} judgments of an unknown query or ad", lost, len(pairs))
+    aimless = [
+        text for query_id, text in texts.items() if max(qrels.get(query_id, {}).values(), default=0) < RELEVANT_GRADE
+    ]
+    yield _finding(f"{split} queries without an ad of grade {RELEVANT_GRADE}", aimless, len(texts))
+
+
+def _duplicates(what: str, texts: Sequence[str]) -> Finding:
+    twice = [text for text, count in Counter(texts).items() for _ in range(count - 1)]
+    return _finding(what, twice, len(texts))
+
+
+def _leak(what: str, dev: Mapping[str, str], known: Mapping[str, str]) -> Finding:
+    leaked = [text for text in dev.values() if word_key(text) in known]
+    return Finding(what, len(leaked), len(dev), leaked[0] if leaked else "", is_leak=True)
+
+
+def _lengths(recipe: Recipe, inventory: Inventory, queries: Sequence[str]) -> Iterator[Finding]:
+    path = resolve(recipe.teacher.model).directory / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for name, texts, side in (("queries", queries, recipe.query), ("ads", inventory.texts, recipe.ad)):
+        yield _cut_texts(name, texts, side, tokenizer)
+
+
+def _cut_texts(name: str, texts: Sequence[str], side: Side, tokenizer: Tokenizer) -> Finding:
+    lengths = np.array([len(one.ids) for one in tokenizer.encode_batch_fast([side.prompt + text for text in texts])])
+    cut = np.flatnonzero(lengths > side.max_tokens)
+    p50, p99 = np.percentile(lengths, [50, 99])
+    what = f"{name} cut at {side.max_tokens} tokens (median {p50:.0f}, p99 {p99:.0f}, longest {lengths.max()})"
+    return Finding(what, len(cut), len(texts), texts[int(lengths.argmax())] if len(cut) else "")
+
+
+def _finding(what: str, cases: Sequence[str], total: int) -> Finding:
+    return Finding(what, len(cases), total, cases[0] if cases else "")

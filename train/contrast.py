@@ -1,0 +1,49 @@
+"""What phases 1 and 3 share: a batch of pairs with its negatives, and what is known of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from train.data import LabelledQueries, Pair
+from train.losses import contrastive
+from train.recipe import Contrastive
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Rows and texts of one step."""
+
+    queries: list[str]
+    rows: list[int]
+    """The ad of each query."""
+    negatives: NDArray[np.int64]
+    """Rows of hard negatives, shape (n, k)."""
+    known: Tensor
+    """bool (n, n): whether ad j is known to be right, at least partly, for query i."""
+
+
+def pair_batch(pairs: Sequence[Pair], labelled: LabelledQueries, negatives: NDArray[np.int64]) -> PairBatch:
+    """Look up all that a step needs; `negatives` has a row for each query of `labelled`, perhaps of no columns."""
+    rows = [pair.row for pair in pairs]
+    known = [[labelled.grades[pair.query].get(row, 0) > 0 for row in rows] for pair in pairs]
+    positions = [pair.query for pair in pairs]
+    return PairBatch(
+        [labelled.texts[position] for position in positions], rows, negatives[positions], torch.tensor(known)
+    )
+
+
+def contrast(batch: PairBatch, settings: Contrastive, queries: Tensor, ads: Tensor, negatives: Tensor) -> Tensor:
+    """The contrastive loss of a batch's embeddings: (n, dim), (n, dim) and (n, k, dim)."""
+    return contrastive(
+        queries,
+        ads,
+        negatives,
+        known=batch.known.to(queries.device),
+        temperature=settings.temperature,
+        query_terms=settings.query_terms,
+        ad_terms=settings.ad_terms,
+    )

@@ -1,0 +1,208 @@
+"""Ads, labelled queries and unlabelled ones, from files to rows and texts."""
+
+import gzip
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from client.trec import Qrels, read_qrels, read_queries
+from index.feed import FeedAd, FeedReader
+from train.errors import TrainError
+from train.recipe import Data
+
+FEED_NAME = "ads.jsonl.gz"
+RELEVANT_GRADE = 2
+"""What the query asks for; 1 is partly right, and 0 wrong by judgment."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All ads of a recipe; row i of their embeddings is ad i."""
+
+    rows: dict[str, int]
+    """By ad_id."""
+    texts: list[str]
+    lines: list[bytes]
+    """Each ad as a line of a feed."""
+
+
+@dataclass(frozen=True)
+class LabelledQueries:
+    """Queries with graded ads; ads that the inventory lacks are left out."""
+
+    query_ids: list[str]
+    texts: list[str]
+    grades: list[dict[int, int]]
+    """By ad row, for each query."""
+
+    def rows_of_grade(self, query: int, least: int, most: int = RELEVANT_GRADE) -> list[int]:
+        """Rows of a query's ads with a grade between the two, in the order of the file."""
+        return [row for row, grade in self.grades[query].items() if least <= grade <= most]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query, by its position, and the row of an ad that it asks for."""
+
+    query: int
+    row: int
+
+
+def read_inventory(data: Data) -> Inventory:
+    """Read the ads of every set and feed, each ad_id once.
+
+    Raises:
+        HlmError: a feed cannot be read.
+    """
+    feeds = [directory / FEED_NAME for directory in dict.fromkeys([*data.train, *data.dev])] + data.more_ads
+    inventory = Inventory({}, [], [])
+    for feed in feeds:
+        for _, ad in FeedReader(feed):
+            if ad.ad_id not in inventory.rows:
+                inventory.rows[ad.ad_id] = len(inventory.texts)
+                inventory.texts.append(ad_text(ad))
+                inventory.lines.append(orjson.dumps(ad.model_dump(exclude_none=True)) + b"\n")
+    return inventory
+
+
+def ad_text(ad: FeedAd) -> str:
+    """What an encoder reads of an ad, as `index.embed.ad_texts` has it."""
+    return f"{ad.title} {ad.description or ''}".strip()
+
+
+def read_split(directories: Sequence[Path], split: str, inventory: Inventory) -> LabelledQueries:
+    """Read a split, `train` or `dev`, of some labelled sets as one.
+
+    Raises:
+        HlmError: a file cannot be read, a query_id is in two sets, or nothing is left to use.
+    """
+    texts: dict[str, str] = {}
+    qrels: Qrels = {}
+    for directory in directories:
+        queries = read_queries(directory / f"queries.{split}.tsv")
+        if twice := texts.keys() & queries.keys():
+            raise TrainError(f"{directory}: query_id {min(twice)} is in another set too; expected each once")
+        texts |= queries
+        qrels |= read_qrels(directory / f"qrels.{split}.tsv")
+    labelled = label(texts, qrels, inventory)
+    if not labelled.texts:
+        raise TrainError(f"{', '.join(map(str, directories))}: no query of the {split} split has a judged ad")
+    return labelled
+
+
+def label(texts: Mapping[str, str], qrels: Qrels, inventory: Inventory) -> LabelledQueries:
+    """Join queries and judgments over the ads of an inventory."""
+    labelled = LabelledQueries([], [], [])
+    for query_id, text in texts.items():
+        grades = {
+            inventory.rows[ad_id]: grade for ad_id, grade in qrels.get(query_id, {}).items() if ad_id in inventory.rows
+        }
+        if grades:
+            labelled.query_ids.append(query_id)
+            labelled.texts.append(text)
+            labelled.grades.append(grades)
+    return labelled
+
+
+def relevant_pairs(labelled: LabelledQueries) -> list[Pair]:
+    """Every query with every ad that it asks for.
+
+    Raises:
+        TrainError: there is none.
+    """
+    pairs = [
+        Pair(query, row)
+        for query in range(len(labelled.texts))
+        for row in labelled.rows_of_grade(query, RELEVANT_GRADE)
+    ]
+    if not pairs:
+        raise TrainError(
+            f"no query has an ad of grade {RELEVANT_GRADE}, which is what contrastive training learns from"
+        )
+    return pairs
+
+
+def plan_pair_batches(pairs: Sequence[Pair], batch_size: int, epochs: float, seed: int) -> list[list[Pair]]:
+    """Batches in which no query and no ad comes twice, since one would be the other's false negative.
+
+    A pair that does not fit waits for the next batch. What is left over at the end of an epoch makes no batch.
+    """
+    steps = int(epochs * len(pairs) / batch_size)
+    batches: list[list[Pair]] = []
+    epoch = 0
+    while len(batches) < steps:
+        batches += _batches_of_an_epoch(pairs, batch_size, random.Random(f"{seed}/{epoch}"))  # noqa: S311
+        epoch += 1
+        if not batches:
+            raise TrainError(f"no {batch_size} pairs differ in query and ad; expected a smaller batch_size")
+    return batches[:steps]
+
+
+def _batches_of_an_epoch(pairs: Sequence[Pair], batch_size: int, chance: random.Random) -> list[list[Pair]]:
+    waiting = chance.sample(pairs, len(pairs))
+    batches: list[list[Pair]] = []
+    while True:
+        batch: list[Pair] = []
+        left: list[Pair] = []
+        queries: set[int] = set()
+        rows: set[int] = set()
+        for position, pair in enumerate(waiting):
+            if len(batch) == batch_size:
+                left += waiting[position:]
+                break
+            if pair.query in queries or pair.row in rows:
+                left.append(pair)
+                continue
+            batch.append(pair)
+            queries.add(pair.query)
+            rows.add(pair.row)
+        if len(batch) < batch_size:
+            return batches
+        batches.append(batch)
+        waiting = left
+
+
+def read_unlabelled(path: Path) -> list[tuple[str, str]]:
+    """Distinct queries, each with its source, in the order of the file: `text` and `source` under a header line.
+
+    Raises:
+        TrainError: the file cannot be read or lacks the columns.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            header = file.readline().rstrip("\n").split("\t")
+            columns = header.index("text"), header.index("source")
+            fields = (line.rstrip("\n").split("\t") for line in file)
+            found = {row[columns[0]].strip(): row[columns[1]] for row in fields}
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise TrainError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    except (ValueError, IndexError) as error:
+        raise TrainError(
+            f"{path}: expected the columns text and source under a header line, each on every line"
+        ) from error
+    found.pop("", None)
+    return list(found.items())
+
+
+def weigh(source: str, weights: Mapping[str, float]) -> float:
+    """Weight of a source: that of the longest key which its name begins with, 1 without one."""
+    fitting = [key for key in weights if source.startswith(key)]
+    return weights[max(fitting, key=len)] if fitting else 1.0
+
+
+def plan_query_batches(weights: Sequence[float], batch_size: int, epochs: float, seed: int) -> list[list[int]]:
+    """Batches of positions, of which i comes `weights[i]` times an epoch, by chance where that is no whole number."""
+    steps = int(epochs * sum(weights) / batch_size)
+    stream: list[int] = []
+    epoch = 0
+    while len(stream) < steps * batch_size:
+        chance = random.Random(f"{seed}/{epoch}")  # noqa: S311 - seeded on purpose, nothing secret
+        times = [int(weight) + (chance.random() < weight % 1) for weight in weights]
+        order = [position for position, count in enumerate(times) for _ in range(count)]
+        chance.shuffle(order)
+        stream += order
+        epoch += 1
+    return [stream[start : start + batch_size] for start in range(0, steps * batch_size, batch_size)]

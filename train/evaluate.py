@@ -1,0 +1,237 @@
+"""Every stage of a recipe on labelled queries: what it finds, and what it keeps of what its teacher finds.
+
+hlm train evaluate RECIPE [--queries q.tsv --qrels qrels.tsv]
+
+Stages differ in one thing at a time, so that losses come apart: the teacher and each student search exactly in
+PyTorch; an exported encoder searches exactly, then through the index.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+
+from artifacts.manifest import MANIFEST_NAME
+from artifacts.space import EmbeddingSpace
+from artifacts.store import write_atomic
+from client.trec import read_qrels, read_queries
+from index.embed import embed_queries
+from index.exact import exact_top_k
+from index.filters import Wanted
+from index.load import load_index
+from service.encoder import Encoder
+from terminal import console
+from train.data import Inventory, LabelledQueries, label, read_inventory, read_split
+from train.embeddings import read_embeddings
+from train.encoders import Embeddings, embed_all, load_encoder
+from train.errors import TrainError
+from train.measures import Estimate, PerQuery, mean, measure_rankings, overlap, retention
+from train.runs import CheckpointManifest, EmbeddingsManifest, Run, load_finished
+
+REPORT_NAME = "report.json"
+TABLE_NAME = "table.md"
+NO_AD = -1
+"""Row where the index found fewer ads than were asked for."""
+
+Embed = Callable[[Sequence[str]], Embeddings]
+Search = Callable[[Embeddings], NDArray[np.int64]]
+
+
+class StageQuality(BaseModel):
+    """One stage on one labelled set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    labelled_set: str
+    stage: str
+    query_count: int
+    measures: dict[str, float]
+    retention: dict[str, Estimate]
+    """Each measure over the teacher's, with a 95 % bootstrap interval over queries."""
+    overlap: float
+    """Mean share of the teacher's exact top k that the stage finds too."""
+    cosine_mean: float
+    """Of a query's embedding with the teacher's, as the following."""
+    cosine_p5: float
+    cosine_p1: float
+
+
+class Report(BaseModel):
+    """All stages on all sets."""
+
+    model_config = ConfigDict(frozen=True)
+
+    k: int
+    ad_count: int
+    stages: list[StageQuality]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A way from query texts to rows of ads."""
+
+    name: str
+    embed: Embed
+    search: Search
+
+
+def evaluate(
+    run: Run,
+    *,
+    files: tuple[Path, Path] | None = None,
+    encoder: Path | None = None,
+    index: Path | None = None,
+) -> Report:
+    """Measure all stages that have been run, and write the report.
+
+    Args:
+        run: the recipe and its results.
+        files: queries and qrels to measure on; the dev split of each of the recipe's sets where not given.
+        encoder: exported encoder artifact, to be measured too.
+        index: index artifact, to be searched with that encoder.
+
+    Raises:
+        HlmError: teacher or ads are not there yet, or a file cannot be used.
+    """
+    teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
+    load_finished(run.ads, EmbeddingsManifest, "embed-ads")
+    inventory = read_inventory(run.recipe.data)
+    k = min(run.recipe.evaluation_k, len(inventory.texts))
+    stages = list(_stages(run, inventory, k, teacher.space, encoder, index))
+    qualities = []
+    for name, labelled in _labelled_sets(run, inventory, files):
+        qualities += list(_measure(name, labelled, stages, k))
+    report = Report(k=k, ad_count=len(inventory.texts), stages=qualities)
+    directory = run.directory / "evaluation"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
+    write_atomic(directory / TABLE_NAME, markdown(report).encode())
+    return report
+
+
+def markdown(report: Report) -> str:
+    """The report as a Markdown table, intervals included."""
+    names = list(report.stages[0].measures)
+    head = [
+        "set",
+        "stage",
+        *names,
+        *(f"{name} kept" for name in names),
+        f"overlap@{report.k}",
+        "cosine mean",
+        "p5",
+        "p1",
+    ]
+    lines = [head, ["---"] * len(head)]
+    for stage in report.stages:
+        values = [f"{stage.measures[name]:.4f}" for name in names]
+        kept = [f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in map(stage.retention.__getitem__, names)]
+        likeness = [f"{value:.4f}" for value in (stage.overlap, stage.cosine_mean, stage.cosine_p5, stage.cosine_p1)]
+        lines.append([f"{stage.labelled_set} ({stage.query_count})", stage.stage, *values, *kept, *likeness])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def show_report(report: Report) -> None:
+    """Print what a glance needs: each measure with its share of the teacher's."""
+    names = list(report.stages[0].measures)
+    table = Table(title=f"{report.ad_count:,} ads; each measure, and its share of the teacher's", title_justify="left")
+    for column in ("set", "stage", *names, f"overlap@{report.k}", "cosine"):
+        table.add_column(column)
+    for stage in report.stages:
+        values = [f"{stage.measures[name]:.4f} {stage.retention[name].value:.3f}" for name in names]
+        table.add_row(stage.labelled_set, stage.stage, *values, f"{stage.overlap:.3f}", f"{stage.cosine_mean:.4f}")
+    console.print(table)
+
+
+def _labelled_sets(
+    run: Run, inventory: Inventory, files: tuple[Path, Path] | None
+) -> Iterator[tuple[str, LabelledQueries]]:
+    if files is None:
+        for directory in run.recipe.data.dev:
+            yield directory.name, read_split([directory], "dev", inventory)
+        return
+    queries, qrels = files
+    labelled = label(read_queries(queries), read_qrels(qrels), inventory)
+    if not labelled.texts:
+        raise TrainError(f"{queries}: no query has a judged ad in {qrels} that the recipe's inventory has too")
+    yield queries.stem, labelled
+
+
+def _stages(
+    run: Run, inventory: Inventory, k: int, space: EmbeddingSpace, encoder: Path | None, index: Path | None
+) -> Iterator[Stage]:
+    """The teacher first, then each student as far as it has come, then what is served."""
+    ads = read_embeddings(run.ads)
+
+    def exact(embeddings: Embeddings) -> NDArray[np.int64]:
+        return exact_top_k(embeddings, ads, k)[0]
+
+    checkpoints = [("teacher", run.teacher)]
+    for student in run.recipe.students:
+        checkpoints.append((f"{student.name}, aligned", run.aligned(student.name)))
+        checkpoints.append((f"{student.name}, refined", run.refined(student.name)))
+    for name, directory in checkpoints:
+        if (directory / MANIFEST_NAME).is_file():
+            yield Stage(name, _embed_with(run, name, directory), exact)
+    if encoder is None:
+        return
+    artifact, manifest = Encoder.load(encoder)
+    if artifact.space.space_id != space.space_id:
+        raise TrainError(f"{encoder}: has space {artifact.space.space_id}; expected the teacher's, {space.space_id}")
+
+    def embed_with_artifact(texts: Sequence[str]) -> Embeddings:
+        return embed_queries(texts, artifact)
+
+    yield Stage(f"{manifest.model_version}, ONNX", embed_with_artifact, exact)
+    if index is not None:
+        frozen = load_index(index)
+
+        def approximate(embeddings: Embeddings) -> NDArray[np.int64]:
+            rows = np.full((len(embeddings), k), NO_AD)
+            for found, hits in zip(rows, frozen.search(embeddings, [Wanted(k)] * len(embeddings)), strict=True):
+                found[: len(hits.ad_ids)] = [inventory.rows[ad_id] for ad_id in hits.ad_ids]
+            return rows
+
+        yield Stage(f"{manifest.model_version}, ONNX, HNSW", embed_with_artifact, approximate)
+
+
+def _embed_with(run: Run, name: str, directory: Path) -> Embed:
+    """Embeds with a checkpoint that is in memory only meanwhile."""
+    return lambda texts: embed_all(load_encoder(str(directory)), texts, run.recipe.query, f"Queries, {name}")
+
+
+def _measure(name: str, labelled: LabelledQueries, stages: Sequence[Stage], k: int) -> Iterator[StageQuality]:
+    """Quality of each stage; the first is the teacher, which the others are held against."""
+    expected: Embeddings | None = None
+    for stage in stages:
+        embeddings = stage.embed(labelled.texts)
+        rows = stage.search(embeddings)
+        values = measure_rankings(rows, labelled.grades, k)
+        if expected is None:
+            expected, best, reference = embeddings, rows, values
+        yield _quality(name, stage.name, values, reference, overlap(best, rows), (embeddings * expected).sum(axis=1))
+
+
+def _quality(
+    labelled_set: str,
+    stage: str,
+    values: PerQuery,
+    reference: PerQuery,
+    shared: float,
+    cosines: NDArray[np.float32],
+) -> StageQuality:
+    return StageQuality(
+        labelled_set=labelled_set,
+        stage=stage,
+        query_count=len(cosines),
+        measures={measure: mean(of_queries) for measure, of_queries in values.items()},
+        retention={measure: retention(of_queries, reference[measure]) for measure, of_queries in values.items()},
+        overlap=shared,
+        cosine_mean=float(cosines.mean()),
+        cosine_p5=float(np.percentile(cosines, 5)),
+        cosine_p1=float(np.percentile(cosines, 1)),
+    )

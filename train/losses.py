@@ -1,0 +1,84 @@
+"""The losses of the three phases: pure functions of embeddings.
+
+All embeddings are L2-normalised and of shape (n, dim) unless said otherwise; row i of each argument belongs together.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+FALSE_NEGATIVE_MARGIN = 0.1
+"""What scores more than this above the query's own ad is taken for right and unjudged, and not pushed away."""
+
+
+def contrastive(
+    queries: Tensor,
+    ads: Tensor,
+    negatives: Tensor,
+    *,
+    known: Tensor,
+    temperature: float,
+    query_terms: bool = True,
+    ad_terms: bool = True,
+) -> Tensor:
+    """The loss of Qwen3-Embedding (arXiv 2506.05176): each query finds its ad among all else in the batch.
+
+    Args:
+        queries: of the batch.
+        ads: the ad of each query.
+        negatives: shape (n, k, dim), k ads that each query is to be told from; k may be 0.
+        known: bool (n, n), whether ad j is known to be right for query i; true where i is j.
+        temperature: by which cosines are divided.
+        query_terms: push the other queries away from each query too.
+        ad_terms: push the other ads away from each query's ad too.
+
+    Returns:
+        The mean over the queries, a scalar.
+    """
+    own = (queries * ads).sum(-1, keepdim=True)  # (n, 1)
+    itself = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
+    others = [(queries @ ads.T, known), (torch.einsum("nd,nkd->nk", queries, negatives), None)]
+    if query_terms:
+        others.append((queries @ queries.T, itself))
+    if ad_terms:
+        others.append((ads @ ads.T, known))
+    columns = [own]
+    for scores, right in others:
+        hidden = scores.detach() > own.detach() + FALSE_NEGATIVE_MARGIN
+        columns.append(scores.masked_fill(hidden if right is None else hidden | right, -torch.inf))
+    logits = torch.cat(columns, dim=1) / temperature
+    return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def cut(embeddings: Tensor, dim: int) -> Tensor:
+    """The first `dim` numbers of embeddings (…, any dim), normalised again."""
+    return functional.normalize(embeddings[..., :dim], dim=-1)
+
+
+def matryoshka(loss: Callable[..., Tensor], dims: Sequence[int], *embeddings: Tensor) -> Tensor:
+    """Mean of a loss over the embeddings cut to each of `dims`, so that a beginning is good by itself."""
+    return torch.stack([loss(*(cut(part, dim) for part in embeddings)) for dim in dims]).mean()
+
+
+def squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared L2 distance, summed over dimensions and averaged over queries: comparable between dims."""
+    return (student - teacher).square().sum(-1).mean()
+
+
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """One less the mean cosine: half the squared distance, as long as both are normalised."""
+    return 1 - (student * teacher).sum(-1).mean()
+
+
+def kernel_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the cosines between all queries of the batch; blind to rotations."""
+    return (student @ student.T - teacher @ teacher.T).square().mean()
+
+
+def score_divergence(student: Tensor, teacher: Tensor, ads: Tensor, temperature: float) -> Tensor:
+    """KL divergence of the student's distribution over some ads (m, dim) from the teacher's."""
+    wanted = functional.log_softmax(teacher @ ads.T / temperature, dim=1)
+    found = functional.log_softmax(student @ ads.T / temperature, dim=1)
+    return functional.kl_div(found, wanted, log_target=True, reduction="batchmean")

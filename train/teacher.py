@@ -1,0 +1,130 @@
+"""Phase 1: one encoder for queries and ads learns from graded pairs which ads a query asks for.
+
+hlm train teacher RECIPE
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from artifacts.space import EmbeddingSpace
+from artifacts.store import fingerprint
+from export.onnx_graph import pooling_name
+from export.source import resolve
+from train.contrast import contrast, pair_batch
+from train.data import Inventory, LabelledQueries, plan_pair_batches, read_inventory, read_split, relevant_pairs
+from train.descent import backward, cached_backward, descend
+from train.embeddings import embed_in_shards, normalized
+from train.encoders import cut_to, embed, embed_all, load_encoder
+from train.lora import add_low_rank, merge_low_rank
+from train.losses import matryoshka
+from train.mine import judged_negatives, mine_negatives
+from train.recipe import Recipe, Side
+from train.runs import FORMAT, CheckpointManifest, Run, labelled_hashes, phase, publish_checkpoint, weights_hash
+
+
+def train_teacher(run: Run) -> None:
+    """Run phase 1, unless its result is there already.
+
+    Raises:
+        HlmError: the recipe, its data or the model cannot be used.
+    """
+    recipe, settings = run.recipe, run.recipe.teacher
+    with phase(run.teacher, CheckpointManifest, _key(recipe)) as work:
+        if work is None:
+            return
+        # What there is to learn, and the model that learns it.
+        torch.manual_seed(recipe.seed)
+        inventory = read_inventory(recipe.data)
+        labelled = read_split(recipe.data.train, "train", inventory)
+        encoder = load_encoder(settings.model, settings.pooling)
+        negatives = _hard_negatives(recipe, encoder, inventory, labelled, work)
+        batches = plan_pair_batches(
+            relevant_pairs(labelled), settings.optimisation.batch_size, settings.optimisation.epochs, recipe.seed
+        )
+        dims = sorted({*settings.matryoshka_dims, recipe.dim, encoder.get_embedding_dimension()})
+        if settings.lora_rank:
+            add_low_rank(encoder[0], settings.lora_rank)
+
+        # A step: queries, their ads and hard negatives through the same weights.
+        def step_loss(step: int) -> float:
+            batch = pair_batch(batches[step], labelled, negatives)
+            sizes = [len(batch.queries), len(batch.rows), batch.negatives.size]
+            ad_rows = [*batch.rows, *batch.negatives.ravel()]
+            groups = [(batch.queries, recipe.query), ([inventory.texts[row] for row in ad_rows], recipe.ad)]
+
+            def loss_of(embeddings: Tensor) -> Tensor:
+                queries, ads, wrong = torch.split(embeddings, sizes)
+                wrong = wrong.view(*batch.negatives.shape, -1)
+                return matryoshka(partial(contrast, batch, settings.loss), dims, queries, ads, wrong)
+
+            forwards = [partial(embed, encoder, texts, side) for texts, side in _cut(groups, settings.mini_batch_size)]
+            return (cached_backward if settings.mini_batch_size else backward)(forwards, loss_of)
+
+        # The descent, and the result cut to the length of the embedding space.
+        encoder.train()
+        descend(encoder, step_loss, len(batches), settings.optimisation, work, "Teacher")
+        if settings.lora_rank:
+            merge_low_rank(encoder[0])
+        cut_to(encoder, recipe.dim)
+        space_of = partial(_space, recipe, encoder)
+        publish_checkpoint(encoder, run.teacher, _key(recipe), work, space_of=space_of, measures={})
+
+
+def _key(recipe: Recipe) -> str:
+    return fingerprint(
+        {
+            "format": FORMAT,
+            "phase": "teacher",
+            "seed": recipe.seed,
+            "dim": recipe.dim,
+            "sides": (recipe.query, recipe.ad),
+            "settings": recipe.teacher,
+            "model": resolve(recipe.teacher.model).files,
+            "data": labelled_hashes(recipe.data),
+        }
+    )
+
+
+def _hard_negatives(
+    recipe: Recipe, encoder: SentenceTransformer, inventory: Inventory, labelled: LabelledQueries, work: Path
+) -> NDArray[np.int64]:
+    """Rows of hard negatives, shape (queries, k), by judgment or by the model as it is before training."""
+    loss = recipe.teacher.loss
+    if not loss.hard_negatives or loss.negatives_from == "judged":
+        return judged_negatives(labelled, len(inventory.texts), count=loss.hard_negatives, seed=recipe.seed)
+    shards = work / "mining"
+    shards.mkdir(exist_ok=True)
+    ads = embed_in_shards(encoder, inventory.texts, recipe.ad, shards, "Embedding ads to mine")
+    queries = embed_all(encoder, labelled.texts, recipe.query, "Embedding queries to mine")
+    return mine_negatives(
+        labelled, queries, normalized(ads), count=loss.hard_negatives, band=loss.band, seed=recipe.seed
+    )
+
+
+def _cut(groups: list[tuple[list[str], Side]], size: int | None) -> Iterator[tuple[Sequence[str], Side]]:
+    """Groups of texts in pieces of at most `size`."""
+    for texts, side in groups:
+        step = size or len(texts)
+        for start in range(0, len(texts), step):
+            yield texts[start : start + step], side
+
+
+def _space(recipe: Recipe, encoder: SentenceTransformer, directory: Path) -> EmbeddingSpace:
+    """The space that a teacher defines: its weights pin it."""
+    return EmbeddingSpace(
+        teacher=Path(recipe.teacher.model).name,
+        revision=f"sha256:{weights_hash(directory)}",
+        dim=recipe.dim,
+        pooling=pooling_name(encoder[1]),
+        normalized=True,
+        query_prompt=recipe.query.prompt,
+        ad_prompt=recipe.ad.prompt,
+        matryoshka_dims=tuple(sorted({dim for dim in recipe.teacher.matryoshka_dims if dim < recipe.dim})),
+    )
