@@ -1,5 +1,6 @@
 """`hlm index`: build an index from an ad feed, and look into one."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -145,12 +146,12 @@ def tune(
       2  wrong usage
     """
     from index.measure import retune
-    from index.report import show_manifest
+    from index.report import show_index
 
     if (queries is None) != (encoder is None):
         raise typer.BadParameter("--queries and --encoder are given together")
     embedder = None if encoder is None else _embedder_for(directory, encoder)
-    show_manifest(retune(directory, queries=queries, embedder=embedder, k=k, target=target_recall), directory)
+    show_index(retune(directory, queries=queries, embedder=embedder, k=k, target=target_recall), directory)
 
 
 @app.command()
@@ -211,14 +212,19 @@ def rebuild(
 @app.command()
 def inspect(
     directory: Annotated[Path, typer.Argument(help="Directory of an index.")],
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Record that changes its ads: shows the newest snapshot, and what came since.", exists=True),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Show what an index holds: ads, segments, recall, sizes, embedding space, and what its feed left out.
+    """Show what an index holds: ads, segments, recall, tombstones, sizes, age, and what its feed left out.
 
-    Reads the manifest only.
+    Compares no hashes; `hlm index verify` does.
 
     Examples:
       hlm index inspect var/indexes/shop
+      hlm index inspect var/indexes/shop --record var/records/shop
       hlm index inspect var/indexes/shop --json | jq .segments[0].curve
 
     Exit codes:
@@ -228,13 +234,20 @@ def inspect(
     """
     from artifacts.manifest import IndexManifest
     from artifacts.store import load_manifest
-    from index.report import show_manifest
+    from index.record_reader import RecordReader
+    from index.report import show_index
+    from index.snapshots import Snapshots
 
+    last_sequence = None
+    if record is not None:
+        directory = next(iter(Snapshots(record).newest_first()), directory)
+        with contextlib.closing(RecordReader(record)) as reader:
+            last_sequence = reader.sequence
     manifest = load_manifest(directory, IndexManifest)
     if as_json:
         typer.echo(manifest.model_dump_json(indent=2))
     else:
-        show_manifest(manifest, directory)
+        show_index(manifest, directory, last_sequence=last_sequence)
 
 
 def _inputs(feed: Path, encoder: Path | None, space: Path | None, embeddings: Path | None) -> "BuildInputs":

@@ -1,6 +1,7 @@
 """What the commands show of an index, on standard output."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from artifacts.manifest import Backend, IndexManifest, RecallReport
 from index.build import BuildResult
 from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
 from index.measure import Measured
+from index.segment import dead_count
 
 _NUMBERS: dict[Backend, str] = {"hnswlib": "float32 in graphs of hnswlib", "faiss": "float16 in graphs of faiss"}
 
@@ -34,16 +36,26 @@ def build_table(result: BuildResult) -> Table:
     return table
 
 
-def show_manifest(manifest: IndexManifest, directory: Path) -> None:
-    """Everything of interest in a manifest."""
+def show_index(manifest: IndexManifest, directory: Path, *, last_sequence: int | None = None) -> None:
+    """Everything of interest in an index that lies in a directory.
+
+    Args:
+        manifest: of the index.
+        directory: where it lies.
+        last_sequence: number of the last change in its record, if it has one.
+    """
     table = _table(f"Index {manifest.index_version} in {directory}")
-    table.add_row("created", f"{manifest.created_at:%Y-%m-%d %H:%M:%S %Z}")
+    age = datetime.now(UTC) - manifest.created_at
+    table.add_row("created", f"{manifest.created_at:%Y-%m-%d %H:%M:%S %Z}, {_hours(age)} ago")
+    if last_sequence is not None:
+        left = last_sequence - manifest.sequence
+        table.add_row("changes", f"up to number {manifest.sequence:,}, of {last_sequence:,}; {left:,} came since")
     table.add_row("embeddings by", manifest.model_version or "precomputed")
     space = manifest.space
     table.add_row("embedding space", f"{space.space_id}: {space.teacher}, dim {space.dim}, {space.pooling}")
     table.add_row("vectors", f"dim {manifest.dim}, {_NUMBERS[manifest.backend]}")
     _add_feed(table, manifest)
-    _add_segments(table, manifest)
+    _add_segments(table, manifest, directory)
     table.add_row("graph", f"M {manifest.hnsw.M}, ef_construction {manifest.hnsw.ef_construction}")
     _add_recall(table, manifest.recall)
     parts = (("columns", ADS), ("eligibility", ELIGIBILITY), ("vectors", VECTORS), ("segments", SEGMENTS))
@@ -89,7 +101,8 @@ def _add_recall(table: Table, recall: RecallReport) -> None:
     )
 
 
-def _add_segments(table: Table, manifest: IndexManifest) -> None:
+def _add_segments(table: Table, manifest: IndexManifest, directory: Path | None = None) -> None:
+    """A line for each; with the tombstones in its graph, where they can be looked up."""
     for segment in manifest.segments:
         chosen = next((point for point in segment.curve if point.ef_search == segment.ef_search), None)
         how = "scanned exactly"
@@ -98,7 +111,14 @@ def _add_segments(table: Table, manifest: IndexManifest) -> None:
                 f"graph, ann_recall {chosen.ann_recall:.4f} at ef_search {chosen.ef_search},"
                 f" median {chosen.search_us:.0f} us a query on one core"
             )
-        table.add_row(f"segment {segment.name}", f"{segment.ad_count:,} ads, {how}")
+        dead = dead_count(directory / SEGMENTS / segment.name) if directory else 0
+        tombstones = f" and {dead:,} tombstones" if dead else ""
+        table.add_row(f"segment {segment.name}", f"{segment.ad_count:,} ads{tombstones}, {how}")
+
+
+def _hours(age: timedelta) -> str:
+    hours = age.total_seconds() / 3600
+    return f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.0f} days"
 
 
 def _size(count: int) -> str:

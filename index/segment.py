@@ -133,6 +133,16 @@ def save_segment(directory: Path, rows: NDArray[np.int64], graph: Graph | None, 
             np.save(directory / _DEAD, graph.dead)
 
 
+def dead_count(directory: Path) -> int:
+    """Vectors in a segment's graph that are of no ad any more.
+
+    Raises:
+        ArtifactError: the file that lists them cannot be read.
+    """
+    path = directory / _DEAD
+    return len(load_array(path, np.int64, ndim=1)) if path.exists() else 0
+
+
 def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float32], backend: Backend) -> Segment:
     """Open a segment of some rows of the vectors (n, dim).
 

@@ -1,19 +1,28 @@
 """Indexes of half the memory: graphs of faiss, and embeddings cut to a length that their space allows."""
 
+import contextlib
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from artifacts.manifest import Backend
 from artifacts.space import EmbeddingSpace
 from artifacts.store import ArtifactError
 from index.build import BuildInputs, BuildOptions, BuildResult, build_index
+from index.changes import Delete, Upsert
+from index.cli import app
 from index.errors import BackendError, BuildError
+from index.feed import FeedAd
 from index.filters import Wanted
+from index.live import LiveIndex
 from index.load import load_index, needed_bytes
 from index.measure import verify_index
+from index.merge import merge
+from index.record_seed import open_record
 from tests.index.support import DIM, SPACE, WordEmbedder, inputs, sample_feed, unit_vectors, write_feed
 
 AD_COUNT = 2200
@@ -132,3 +141,41 @@ def test_a_report_of_an_index_that_is_scanned_has_no_plot(tmp_path: Path):
     feed = sample_feed(tmp_path / "few.jsonl", 30)
     write_report(build_index(inputs(feed, WordEmbedder()), tmp_path / "few", BuildOptions()), tmp_path / "report")
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["report.md"]
+
+
+@pytest.mark.parametrize(("backend", "dim"), [("hnswlib", DIM), ("faiss", 16)])
+def test_an_index_of_any_kind_goes_on_living_with_a_record(feed: Path, tmp_path: Path, backend: Backend, dim: int):
+    if backend == "faiss":
+        pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
+    seed, path = tmp_path / "shop", tmp_path / "shop.db"
+    build_index(nested_inputs(feed), seed, BuildOptions(k=10, target_recall=0.99, backend=backend, dim=dim))
+    ad_ids, vectors = load_index(seed).ads.ad_ids, list(np.load(seed / "vectors.npy"))
+    fresh = unit_vectors(40, seed=8)
+    with contextlib.closing(open_record(path, seed)) as record:
+        live = LiveIndex.open(path, seed)
+        changes = [Delete(ad_id) for ad_id in ad_ids[:150]]
+        changes += [upsert_of(f"new-{number}", vector) for number, vector in enumerate(fresh)]
+        with record.transaction() as transaction:
+            live.apply([state for change in changes if (state := transaction.make(change))])
+    left = dict(zip([*ad_ids[150:], *(f"new-{number}" for number in range(40))], [*vectors[150:], *fresh], strict=True))
+    check_finds(live, left, dim)
+    merge(path, seed)
+    shown = CliRunner().invoke(app, ["inspect", str(seed), "--record", str(path)], env={"COLUMNS": "200"})
+    assert "2,090 ads and 150 tombstones" in shown.stdout
+    assert "up to number 190, of 190; 0 came since" in shown.stdout
+    check_finds(LiveIndex.open(path, seed), left, dim)
+
+
+def upsert_of(ad_id: str, vector: np.ndarray) -> Upsert:
+    return Upsert(FeedAd(ad_id=ad_id, title="drill"), vector, None)
+
+
+def check_finds(live: LiveIndex, left: dict[str, np.ndarray], dim: int) -> None:
+    """Of all ads that there are the true nearest, most of them; and of no other ads."""
+    queries = unit_vectors(20, seed=12)
+    scores = normalized(queries[:, :dim]) @ normalized(np.stack([vector[:dim] for vector in left.values()])).T
+    ad_ids = np.array(list(left))
+    nearest = ad_ids[np.argsort(-scores, axis=1)[:, :10]]
+    found = [hits.ad_ids for hits in live.search(queries, [Wanted(10)] * 20)]
+    assert np.mean([len(set(some) & set(best)) for some, best in zip(found, nearest, strict=True)]) > 9.5
+    assert set().union(*found) <= set(left)
