@@ -12,7 +12,7 @@ from service.errors import NotReadyError, RequestError
 from service.offline_retriever import Place
 from service.release import Release
 from service.routes import JSON, read_body, service_of
-from service.schemas import OfflineRequest, Problem, RetrieveResponse
+from service.schemas import OfflineRequest, Problem, RetrieveResponse, inline_schema
 from service.service import Service
 
 NDJSON = "application/x-ndjson"
@@ -23,11 +23,11 @@ _PROBLEM = {"model": Problem, "content": {"application/problem+json": {}}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A line for each query, in their order: an answer or a problem, with its `position`.",
-        "content": {NDJSON: {"schema": RetrieveResponse.model_json_schema()}},
+        "content": {NDJSON: {"schema": inline_schema(RetrieveResponse)}},
     },
     **dict.fromkeys((400, 408, 413, 422, 503), _PROBLEM),
 }
-_REQUEST_BODY = {"required": True, "content": {JSON: {"schema": OfflineRequest.model_json_schema()}}}
+_REQUEST_BODY = {"required": True, "content": {JSON: {"schema": inline_schema(OfflineRequest)}}}
 
 
 class Lines(StreamingResponse):

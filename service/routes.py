@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope
 from service.errors import BodyTooLargeError, ClientGone, RequestError, SlowBodyError
 from service.exchange import Origin
 from service.problems import error_response
-from service.schemas import Problem, RetrieveRequest, RetrieveResponse
+from service.schemas import Problem, RetrieveRequest, RetrieveResponse, inline_schema
 from service.service import Service
 
 CONNECTION_KEY = "hlm.connection"
@@ -38,7 +38,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 _REQUEST_BODY = {
     "required": True,
-    "content": {JSON: {"schema": RetrieveRequest.model_json_schema()}},
+    "content": {JSON: {"schema": inline_schema(RetrieveRequest)}},
 }
 
 

@@ -191,3 +191,21 @@ class Problem(BaseModel):
     detail: str
     request_id: str | None = Field(None, description="That of the answer, where the request could be read.")
     errors: list[dict[str, Any]] | None = Field(None, description="Each wrong field, with 422.")
+
+
+def inline_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's JSON schema with all it refers to written out, so that it can stand anywhere in an OpenAPI page."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inlined(definitions[part["$ref"].rpartition("/")[2]])
+        return {name: inlined(value) for name, value in part.items()}
+
+    written_out: dict[str, Any] = inlined(schema)
+    return written_out

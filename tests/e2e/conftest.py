@@ -1,5 +1,6 @@
 """Real artifacts, made by the real commands, and a real server started from the serving environment."""
 
+import gzip
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from samples.generate import generate_ads
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / "var" / "tests"
@@ -88,6 +91,18 @@ def sample_feed() -> Path:
 def sample_index(encoder: Path, sample_feed: Path) -> Path:
     out = CACHE / "indexes" / "samples"
     hlm("index", "build", "--feed", sample_feed, "--encoder", encoder, "--out", out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def graph_index(encoder: Path) -> Path:
+    """An index of enough ads in one segment for a graph, the sample feed's without market and language."""
+    feed, out = CACHE / "feeds" / "one-market.jsonl.gz", CACHE / "indexes" / "one-market"
+    kept = ("ad_id", "title", "description")
+    lines = [json.dumps({name: ad[name] for name in kept}) for ad in generate_ads(2_500, seed=1)]
+    feed.parent.mkdir(parents=True, exist_ok=True)
+    feed.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    hlm("index", "build", "--feed", feed, "--encoder", encoder, "--out", out)
     return out
 
 

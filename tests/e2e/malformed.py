@@ -105,6 +105,23 @@ def _wrong_values() -> list[Case]:
             "a bare name": "title",
             "names in an object": {"0": "title"},
         },
+        "filters": {
+            "a bare name": "us",
+            "a list": [{"market": "us"}],
+            "unknown": {"colour": "red"},
+            "market a number": {"market": 1},
+            "market empty": {"market": ""},
+            "device a list": {"device": ["mobile"]},
+            "advertisers a bare name": {"exclude_advertisers": "a1"},
+            "advertisers numbers": {"exclude_advertisers": [1]},
+            "advertisers too many": {"exclude_advertisers": ["a"] * 1_001},
+            "categories an object": {"exclude_categories": {"Toys": True}},
+            "bid a string": {"min_bid": "0.2"},
+            "bid negative": {"min_bid": -1},
+            "cap of none": {"max_per_advertiser": 0},
+            "cap a fraction": {"max_per_advertiser": 1.5},
+            "offset of a week": {"utc_offset_minutes": 10_080},
+        },
     }
     return [
         (f"{field}: {name}", json.dumps({"query": "drill"} | {field: value}).encode(), 422)
@@ -115,7 +132,7 @@ def _wrong_values() -> list[Case]:
 
 def _wrong_names() -> list[Case]:
     names = {
-        "filters": {"market": "us"},
+        "filter": {"market": "us"},
         "ef_search": 10,
         "Query": "x",
         "top-k": 5,

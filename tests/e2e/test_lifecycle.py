@@ -119,8 +119,9 @@ def test_a_caller_does_not_wait_behind_what_another_has_queued(start: Start):
     assert light < sorted(flood)[20]
 
 
-def test_under_pressure_answers_get_cheaper_and_say_so(start: Start):
-    server = start(**ONE_BY_ONE, HLM_OVERLOAD__STEPS='[{"name": "smaller_ef_search", "at_pressure": 0.00001}]')
+def test_under_pressure_answers_get_cheaper_and_say_so(start: Start, graph_index: Path):
+    steps = {"HLM_OVERLOAD__STEPS": '[{"name": "smaller_ef_search", "at_pressure": 0.00001}]'}
+    server = start("--index", graph_index, **ONE_BY_ONE | steps)
     answers = Burst(server, ask_slowly(40, top_k=10)).answers()
     first, *others = [document["coverage"] for _, _, document in answers]
     assert first == {"complete": True, "reason": None, "degraded": []}  # it came to an idle service
