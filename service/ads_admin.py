@@ -27,11 +27,11 @@ from service.errors import AdNotFoundError, InvalidRequestError, RequestError
 from service.ndjson import read_lines
 from service.problems import error_response
 from service.routes import JSON, check_announced_length, read_body
-from service.validation import Body, parse_body, refusal_of
+from service.validation import Body, refusal_of
 
 MAX_ADS_BYTES = 256 * 1024 * 1024
-MAX_PATCH_BYTES = 4 * 1024 * 1024
-"""Room for the 20,000 negative keywords that a campaign may have."""
+MAX_PATCH_BYTES = 16 * 1024 * 1024
+"""Room for the 20,000 negative keywords that a campaign may have, of 512 characters each."""
 LINES_A_STEP = 200
 """Recorded together, after which others have their turn."""
 BYTES_A_STEP = 4 * 1024 * 1024
@@ -132,8 +132,8 @@ async def changes_since(request: Request) -> Response:
         await asyncio.sleep(POLL_S)
     states = await changes.changes(query.since, query.limit)
     sequence = states[-1].sequence if states else query.since
-    last = max(changes.sequence, sequence)
-    return _answer({"changes": list(map(_describe, states)), "sequence": sequence, "last": last})
+    described = await asyncio.to_thread(lambda: list(map(_describe, states)))  # 7 ms for a thousand
+    return _answer({"changes": described, "sequence": sequence, "last": max(changes.sequence, sequence)})
 
 
 ROUTES = (
@@ -156,11 +156,12 @@ async def _make(request: Request, change: Change) -> Response:
 
 
 async def _body(request: Request, model: type[Body], kind: str) -> Body:
+    changes = _changes_of(request)
     body = await read_body(request.scope, request.receive, MAX_PATCH_BYTES)
     try:
-        return parse_body(model, body)
+        return await changes.parse(model, body)
     except RequestError:
-        _changes_of(request).metrics.invalid(kind)
+        changes.metrics.invalid(kind)
         raise
 
 
