@@ -6,16 +6,16 @@ A change that is sent again does no harm, so what may not have arrived is sent a
 import json
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from client.admin import AdminConnection
 from client.errors import AnswerError, ClientError, UnreachableError
 from client.feed import Piece
-from client.http import JSON
+from client.http import JSON, read_answer
 
 ANSWER_TIMEOUT_S = 600.0
 """Ads without an embedding are embedded before the answer comes, at idle priority."""
@@ -27,7 +27,6 @@ WAIT_MS = 20_000
 NAMED_FAILURES = 1_000
 """Failed lines that a report names; it counts the others."""
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
 Change = dict[str, Any]
 """What `GET /changes` says of one ad or campaign."""
 
@@ -89,7 +88,7 @@ class AdsClient(AdminConnection):
         report = Report()
         for piece in pieces:
             try:
-                answer = _read(Report, self._ask("PUT", "/ads", piece.body, NDJSON))
+                answer = read_answer(Report, self._ask("PUT", "/ads", piece.body, NDJSON))
             except ClientError as error:
                 if not report.sequence:
                     raise
@@ -100,15 +99,15 @@ class AdsClient(AdminConnection):
 
     def delete(self, ad_id: str) -> Report:
         """Remove an ad; of one that there is not, nothing is applied."""
-        return _read(Report, self._ask("DELETE", _path("ads", ad_id)))
+        return read_answer(Report, self._ask("DELETE", _path("ads", ad_id)))
 
     def patch_ad(self, ad_id: str, patch: dict[str, object]) -> Report:
         """Change status or bid of an ad."""
-        return _read(Report, self._ask("PATCH", _path("ads", ad_id), json.dumps(patch).encode()))
+        return read_answer(Report, self._ask("PATCH", _path("ads", ad_id), json.dumps(patch).encode()))
 
     def patch_campaign(self, campaign_id: str, patch: dict[str, object]) -> Report:
         """Change what holds for all ads of a campaign."""
-        return _read(Report, self._ask("PATCH", _path("campaigns", campaign_id), json.dumps(patch).encode()))
+        return read_answer(Report, self._ask("PATCH", _path("campaigns", campaign_id), json.dumps(patch).encode()))
 
     def show(self, ad_id: str) -> bytes:
         """What the record says of an ad, as JSON."""
@@ -116,7 +115,7 @@ class AdsClient(AdminConnection):
 
     def changes(self, since: int, *, wait_ms: int = 0) -> Changes:
         """What has changed since a sequence number; waits for the first change where there is none."""
-        return _read(Changes, self._ask("GET", f"/changes?{urlencode({'since': since, 'wait_ms': wait_ms})}"))
+        return read_answer(Changes, self._ask("GET", f"/changes?{urlencode({'since': since, 'wait_ms': wait_ms})}"))
 
     def _ask(self, method: str, path: str, body: bytes | None = None, media_type: str = JSON) -> httpx.Response:
         for pause_s in (*PAUSES_S, None):
@@ -139,14 +138,3 @@ class AdsClient(AdminConnection):
 
 def _path(kind: str, own_id: str) -> str:
     return f"/{kind}/{quote(own_id, safe='')}"
-
-
-def _read(model: type[ModelT], response: httpx.Response) -> ModelT:
-    try:
-        return model.model_validate_json(response.content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        raise ClientError(
-            f"{response.url}: answered 200, but not as this service does: {where}: {first['msg']}"
-        ) from error

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from client.errors import AnswerError, ClientError, UnreachableError
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
 JSON = "application/json"
 
 CLIENT_TIMEOUT_S = 15.0
@@ -83,14 +84,7 @@ class RetrieveClient:
         if timeout_ms is not None:
             request["timeout_ms"] = timeout_ms
         response = send(self._http, "POST", self.url, "/retrieve", _encode(request))
-        try:
-            return Answer.model_validate_json(response.content), response.content
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
-            raise ClientError(
-                f"{self.url}/retrieve: answered 200, but not as this service does: {where}: {first['msg']}"
-            ) from error
+        return read_answer(Answer, response), response.content
 
 
 def send(
@@ -119,6 +113,22 @@ def send(
     if response.status_code != 200:
         raise _answer_error(f"{url}{path}", response)
     return response
+
+
+def read_answer(model: type[ModelT], response: httpx.Response) -> ModelT:
+    """Take from an answer with status 200 what it says.
+
+    Raises:
+        ClientError: it is not one of this service.
+    """
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "body"
+        raise ClientError(
+            f"{response.url}: answered 200, but not as this service does: {where}: {first['msg']}"
+        ) from error
 
 
 def _encode(request: dict[str, object]) -> bytes:

@@ -26,7 +26,9 @@ from service.ad_metrics import KINDS, AdMetrics
 from service.errors import NotReadyError, ReadOnlyIndexError, RecordRefusedError, StorageFullError
 from service.low_lane import LowLane, breathe
 from service.release import Release
+from service.validation import Body, parse_body
 
+SHORT_BODY_BYTES = 4_096
 ADS_A_JOB = 8
 """Embedded together: about 20 ms, after which another job of the low lane has its turn."""
 
@@ -84,6 +86,16 @@ class AdChanges:
         """
         return _writer_of(self._stable()).sequence
 
+    async def parse(self, model: type[Body], body: bytes) -> Body:
+        """Check the body of a patch; a long one, with thousands of negative keywords, where it holds up no request.
+
+        Raises:
+            InvalidJsonError: it is not a JSON document.
+            InvalidRequestError: a field is wrong.
+        """
+        parse = partial(parse_body, model, body)
+        return parse() if len(body) <= SHORT_BODY_BYTES else await self._lane.run(parse)
+
     async def put(self, lines: Sequence[Line]) -> Result:
         """Write ads anew, one a line; a line that is wrong harms no other.
 
@@ -137,7 +149,8 @@ class AdChanges:
             ]
             return
         if parsed:
-            await asyncio.to_thread(_read, _writer_of(release), partial(_reuse, parsed, release.model_version))
+            reuse = partial(_reuse, parsed, release.model_version)
+            await self._lane.run(partial(_read, _writer_of(release), reuse))
         left = sorted((one for one in parsed if one.embedding is None), key=lambda one: len(one.text))
         for start in range(0, len(left), ADS_A_JOB):
             await self._lane.run(partial(_encode, release, left[start : start + ADS_A_JOB]))
@@ -197,6 +210,7 @@ def _parse(lines: Sequence[Line], dim: int, failed: list[Failure]) -> list[_Pars
 def _reuse(parsed: Sequence[_Parsed], model_version: str, reader: RecordReader) -> None:
     """Take over the embeddings of ads whose text is as it was, so that an ad that is written again stays the same."""
     for one in parsed:
+        breathe()
         before = reader.find(one.ad.ad_id)
         if before is None or before.state.ad is None or before.embedded_by != model_version:
             continue

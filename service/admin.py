@@ -16,7 +16,10 @@ from typing import Protocol, cast
 
 import orjson
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -39,7 +42,6 @@ NOT_SERVED = ("rejected", "superseded")
 """Results of a wish for a release that is not served after it."""
 
 logger = logging.getLogger(__name__)
-router = APIRouter()
 
 
 class ReleaseControl(Protocol):
@@ -96,28 +98,22 @@ async def admin_listener(
 
 def create_admin_app(control: ReleaseControl, changes: AdChanges, token: str) -> ASGIApp:
     """The admin listener's app; nothing of it answers without the token."""
-    app = FastAPI(
-        title="hlm-retrieval, admin",
-        openapi_url=None,  # a browser would not send the token; docs/api.md has the interface
-        redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},
-    )
+    # Not FastAPI: of what it does beyond this nothing is needed here, and with a hundred changes a second it would be
+    # felt on the event loop.
+    app = Starlette(routes=[*ROUTES, *ads_admin.ROUTES])
+    app.router.redirect_slashes = False
     app.state.control = control
     app.state.changes = changes
-    app.include_router(router)
-    app.include_router(ads_admin.router)
     add_problem_handlers(app)
     app.add_exception_handler(HlmError, _answer_rejection)
     return _TokenGate(app, token)
 
 
-@router.get("/releases")
 async def releases(request: Request) -> Response:
     """Which releases there are."""
     return _answer(_control_of(request).status())
 
 
-@router.post("/releases/use")
 async def use(request: Request) -> Response:
     """Serve another release; the answer, which releases there are, comes when it is served or rejected."""
     wanted = parse_body(ReleaseSettings, await read_body(request.scope, request.receive, MAX_BODY_BYTES))
@@ -130,11 +126,17 @@ async def use(request: Request) -> Response:
     return _answer(_control_of(request).status())
 
 
-@router.post("/releases/rollback")
 async def rollback(request: Request) -> Response:
     """Serve the previous release again."""
     await _control_of(request).rollback()
     return _answer(_control_of(request).status())
+
+
+ROUTES = (
+    Route("/releases", releases, methods=["GET"]),
+    Route("/releases/use", use, methods=["POST"]),
+    Route("/releases/rollback", rollback, methods=["POST"]),
+)
 
 
 async def _answer_rejection(_: Request, error: Exception) -> Response:

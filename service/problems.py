@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from service.errors import RequestError
 
@@ -27,7 +29,7 @@ def error_response(error: RequestError, further: Mapping[str, object] = MappingP
     return Response(error_body(error, further), error.status, error.headers(), media_type=MEDIA_TYPE)
 
 
-def add_problem_handlers(app: FastAPI) -> None:
+def add_problem_handlers(app: Starlette) -> None:
     """Let an app answer what it refuses, paths that it does not have, and faults of ours with problem documents."""
     app.add_exception_handler(RequestError, _answer_request_error)
     app.add_exception_handler(HTTPException, _answer_http_exception)

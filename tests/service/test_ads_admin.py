@@ -202,6 +202,15 @@ def test_patches_and_deletions(admin: httpx.Client, served: Served):
     assert contents(served.path)["a"][0].bid is None
 
 
+def test_a_campaign_may_have_all_the_keywords_that_it_can(admin: httpx.Client):
+    keywords = [f'"{number} {"x" * 500}"' for number in range(20_000)]
+    assert admin.patch("/campaigns/c", json={"negative_keywords": keywords}).json() == done(1, 1)
+    [change] = admin.get("/changes").json()["changes"]
+    assert change["campaign"]["negative_keywords"] == keywords
+    answer = admin.patch("/campaigns/c", json={"negative_keywords": [*keywords, "one more"]})
+    assert (answer.status_code, answer.json()["type"]) == (422, "invalid_request")
+
+
 def test_an_unknown_ad_is_404(admin: httpx.Client):
     for answer in (admin.patch("/ads/nobody", json=PAUSED), admin.get("/ads/nobody")):
         assert (answer.status_code, answer.json()["type"]) == (404, "unknown_ad")
@@ -230,7 +239,8 @@ def test_any_id_can_be_named(admin: httpx.Client, served: Served, ad_id: str):
         ("/campaigns/c", b'{"bid": 1}', 422, "invalid_request"),
         ("/campaigns/" + "c" * 257, b'{"budget": "exhausted"}', 422, "invalid_request"),
         ("/campaigns/", b'{"budget": "exhausted"}', 422, "invalid_request"),
-        ("/ads/a", b" " * 5_000_000, 413, "body_too_large"),
+        ("/ads/a", b" " * (17 << 20), 413, "body_too_large"),
+        ("/ads/a", b'{"bid": 1, "x": "' + b"y" * 5_000 + b'"}', 422, "invalid_request"),
     ],
 )
 def test_a_bad_patch_is_a_problem_document(admin: httpx.Client, path: str, body: bytes, status: int, problem: str):
