@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale check-overload check-drain check-swap train-smoke recipe lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale check-overload check-index check-drain check-swap train-smoke recipe lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -119,6 +119,10 @@ check-swap: .venv-dev/.complete ## Releases swapped under load, good and bad one
 	@.venv-dev/bin/hlm export demo --out var/encoders/minilm-fp32 --precision fp32
 	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
 	@.venv-dev/bin/python -m benchmarks.swap --encoder $(ENCODER) --other-encoder var/encoders/minilm-fp32 --feed var/feeds/samples.jsonl.gz $(BENCH_QUERIES) $(if $(QUICK),--swaps 6 --seconds 2) $(BENCH_ARGS)
+
+check-index: .venv-dev/.complete ## Ads changed while a real server answers, recall after many merges, 500 kills; QUICK=1 for a tenth
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.check_index $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 # --- training -----------------------------------------------------------------------------------------------------
 

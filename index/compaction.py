@@ -19,13 +19,13 @@ from index.layout import ADS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
 from index.queries import QuerySample, sample_queries
 from index.routing import SegmentKey
 from index.segment import EXACT_BELOW, Graph, graph_type, save_segment
-from index.tune import Tuned, tune
+from index.tune import Tuned, recall_report, tune
 
 MAX_DEAD_SHARE = 0.25
 """Of a graph's vectors. At 30 % a search takes 1.4 times as long (hnswlib, 20,000 vectors), recall does not suffer."""
 
 LEAST_K = 100
-"""Of the ann_recall@k to reach: an index that began with fewer ads says less."""
+"""Of the ann_recall@k to reach where the index has come from fewer ads than that."""
 
 _CHUNK_ROWS = 16_384
 _NO_ROWS = np.empty(0, dtype=np.int64)
@@ -54,7 +54,7 @@ def write_base(generation: Generation, out: Path, queries: QuerySample | None, *
             np.save(staging / QUERIES, queries.embeddings)
         writer = _SegmentWriter(generation, rows, vectors, queries, threads)
         entries = [writer.write(key, staging / SEGMENTS / key.name) for key in writer.keys]
-        manifest = _manifest(generation, [entry for entry in entries if entry], len(rows), staging)
+        manifest = _manifest(generation, [entry for entry in entries if entry], len(rows), queries, staging)
         save_manifest(staging, manifest)
     return manifest
 
@@ -124,7 +124,7 @@ class _SegmentWriter:
             return self._entries[key.name]
         graph = self._graph(graph, rows, gone, later)
         save_segment(directory, rows, graph, backend)
-        tuned = self._tuned(graph, rows, key) if graph is not None else None
+        tuned = self._tuned(graph, rows, key.name) if graph is not None else None
         return SegmentEntry(
             name=key.name,
             market=key.market,
@@ -148,29 +148,42 @@ class _SegmentWriter:
         manifest = self._generation.base.manifest
         return graph_type(manifest.backend).build(self._vectors, rows, manifest.hnsw, threads=self._threads)
 
-    def _tuned(self, graph: Graph, rows: NDArray[np.int64], key: SegmentKey) -> Tuned:
+    def _tuned(self, graph: Graph, rows: NDArray[np.int64], name: str) -> Tuned:
         """Breadth for the recall that was asked for, or the most there is: an index that misses a little beats none."""
         assert self._queries is not None
-        recall = self._generation.base.manifest.recall
-        k = max(recall.k, LEAST_K)
+        manifest = self._generation.base.manifest
         return tune(
             graph,
             self._vectors,
             rows,
             self._queries.embeddings,
-            k=k,
-            target=recall.target,
-            name=key.name,
+            k=_k_of(manifest),
+            target=manifest.recall.target,
+            name=name,
+            near=self._entries[name].ef_search if name in self._entries else None,
             best_effort=True,
         )
 
 
-def _manifest(generation: Generation, segments: Sequence[SegmentEntry], ad_count: int, staging: Path) -> IndexManifest:
+def _k_of(manifest: IndexManifest) -> int:
+    """Of the ann_recall@k to reach; a report says less where there were fewer ads at the time."""
+    k = manifest.recall.k
+    return k if any(k < entry.ad_count for entry in manifest.segments) else max(k, LEAST_K)
+
+
+def _manifest(
+    generation: Generation,
+    segments: Sequence[SegmentEntry],
+    ad_count: int,
+    queries: QuerySample | None,
+    staging: Path,
+) -> IndexManifest:
     before = generation.base.manifest
     files = describe_files(staging)
     contents = fingerprint({name: entry.sha256 for name, entry in files.items()})
-    recall = [segment.ann_recall * segment.ad_count for segment in segments]
-    members = sum(segment.ad_count for segment in segments)
+    recall = before.recall
+    if segments:
+        recall = recall_report(segments, queries, k=_k_of(before), target=recall.target)
     return before.model_copy(
         update={
             "created_at": datetime.now(UTC),
@@ -179,7 +192,7 @@ def _manifest(generation: Generation, segments: Sequence[SegmentEntry], ad_count
             "index_version": f"{before.feed.name.partition('.')[0]}-{contents[:8]}",
             "ad_count": ad_count,
             "segments": list(segments),
-            "recall": before.recall.model_copy(update={"ann_recall": sum(recall) / members if members else 1.0}),
+            "recall": recall,
             "sequence": generation.sequence,
         }
     )

@@ -39,6 +39,7 @@ class LiveRouting(Routing[Segment]):
         """Start with the segments of the base."""
         super().__init__(segments)
         self._later: Routing[GrowingScan] = Routing([])
+        self._scans: dict[SegmentKey, GrowingScan] = {}
 
     @property
     def later(self) -> list[GrowingScan]:
@@ -52,11 +53,10 @@ class LiveRouting(Routing[Segment]):
 
     def scan_for(self, key: SegmentKey, dim: int) -> GrowingScan:
         """Where later ads of a segment go."""
-        for scan in self._later.segments:
-            if scan.key == key:
-                return scan
-        scan = GrowingScan(key, dim)
-        self._later = Routing([*self._later.segments, scan])
+        scan = self._scans.get(key)
+        if scan is None:
+            scan = self._scans[key] = GrowingScan(key, dim)
+            self._later = Routing(list(self._scans.values()))
         return scan
 
 

@@ -43,6 +43,7 @@ def tune(
     k: int,
     target: float,
     name: str,
+    near: int | None = None,
     best_effort: bool = False,
 ) -> Tuned:
     """Find the smallest `ef_search` of a fine ladder that meets the target, and the curve up to there and beyond.
@@ -55,6 +56,8 @@ def tune(
         k: of ann_recall@k.
         target: least ann_recall@k to accept.
         name: of the segment.
+        near: an `ef_search` that was right before the segment changed a little; the ladder begins below it, and the
+            curve ends at the step that is chosen.
         best_effort: take the best step where none meets the target.
 
     Raises:
@@ -64,7 +67,7 @@ def tune(
     exact_rows, _ = exact_top_k(embeddings, vectors, k, rows=rows)
     exact = np.searchsorted(rows, exact_rows)
     curve: list[RecallPoint] = []
-    ladder = list(_ladder(k))
+    ladder = list(_ladder(k, first=k if near is None else max(k, round(near / STEP**2))))
     with progress(f"Tuning {name}", len(ladder), "steps at most") as advance:
         for ef_search in ladder:
             curve.append(measure(graph, embeddings, exact, ef_search))
@@ -79,7 +82,8 @@ def tune(
             " or ef_construction"
         )
     chosen = curve[-1] if curve[-1].ann_recall >= target else max(curve, key=lambda point: point.ann_recall)
-    curve += [measure(graph, embeddings, exact, round(chosen.ef_search * factor)) for factor in _BEYOND]
+    beyond = _BEYOND if near is None else ()
+    curve += [measure(graph, embeddings, exact, round(chosen.ef_search * factor)) for factor in beyond]
     return Tuned(chosen.ef_search, chosen.ann_recall, curve)
 
 
@@ -104,9 +108,9 @@ def recall_report(
     )
 
 
-def _ladder(k: int) -> Iterator[int]:
-    """From k, below which hnswlib searches as if `ef` were k."""
-    ef_search = k
+def _ladder(k: int, *, first: int) -> Iterator[int]:
+    """From k at the least, below which hnswlib searches as if `ef` were k."""
+    ef_search = first
     while ef_search <= MAX_FACTOR * k:
         yield ef_search
         ef_search = math.ceil(ef_search * STEP)

@@ -1,0 +1,153 @@
+"""Ads changed while a real server answers: how fast changes are obeyed, and what they cost those who ask.
+
+What it measures: seconds from the answer to a pause until `/retrieve` leaves the ad out, and from sending a new ad
+until it is found; the p99 of `/retrieve` while 100 status changes and 10 new ads a second come, and while the graphs
+are built anew beside it, against equal stretches without, taken in turns.
+How: the server, and the merges that it starts, have one core, the clients another. The rate is a share of what the
+server can do, and the embedding cache is off. Changes go over the admin listener, each in a connection of its own. A
+merge begins because as many ads were written, with their embeddings, as are scanned at most.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from artifacts.errors import HlmError
+from artifacts.manifest import IndexManifest
+from artifacts.store import load_manifest
+from benchmarks.http_load import request_bytes
+from benchmarks.live_server import LiveServer, changes
+from benchmarks.load_process import LoadProcess, load_process
+from benchmarks.queries import read_queries
+from benchmarks.servers import add_arguments, two_cores
+from benchmarks.stretches import CELL_HEADINGS, Stretches
+from benchmarks.tables import wide_console
+from index.ads import AdTable
+from index.layout import ADS, VECTORS
+from index.live import MERGE_LATER_ADS
+
+TIMEOUT_MS = 10_000
+TRIALS = 20
+RATES = (100.0, 10.0)
+"""Status changes and new ads a second."""
+ADS_A_BODY = 250
+MERGE_STRETCH_S = 2.0
+
+
+def main() -> None:
+    """Measure, print the card, and the figures as JSON on the last line."""
+    args = _arguments()
+    server_core, client_core = two_cores()
+    queries = read_queries(args.queries)
+    requests = [request_bytes(query, args.top_k, TIMEOUT_MS) for query in queries]
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="live-")))
+        os.sched_setaffinity(0, {client_core})
+        load = stack.enter_context(load_process(requests, {client_core}))
+        server = LiveServer(args.encoder, args.index, directory / "live.db", {server_core})
+        stack.callback(server.replica.kill)
+        figures, rows = _measure(args, server, load, queries)
+    table = Table("", title=f"{figures['rate']:,.0f} requests a second")
+    for heading in CELL_HEADINGS:
+        table.add_column(heading, justify="right")
+    for name, stretches in rows.items():
+        table.add_row(name, *stretches.cells())
+    wide_console().print(table)
+    print(json.dumps(figures))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--rounds", type=int, default=8, help="stretches with changes, and as many without")
+    parser.add_argument("--merges", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a stretch")
+    parser.add_argument("--load", type=float, default=0.5, help="share of the server's capacity")
+    return parser.parse_args()
+
+
+def _measure(
+    args: argparse.Namespace, server: LiveServer, load: LoadProcess, queries: list[str]
+) -> tuple[dict[str, float], dict[str, Stretches]]:
+    load.closed_loop(server.port, clients=16, seconds=1.0)
+    rate = args.load * load.closed_loop(server.port, clients=16, seconds=3.0).queries_per_second
+    seeds = count()
+
+    def stretch(seconds: float) -> Stretches:
+        running = load.begin(server.port, rate=rate, seconds=seconds, seed=next(seeds))
+        return Stretches([running.result().load])
+
+    ads = AdTable.load(args.index / ADS, load_manifest(args.index, IndexManifest).ad_count)
+    flip_s, upsert_s = _freshness(server, queries)
+    quiet, changing, merging, between = Stretches(), Stretches(), Stretches(), Stretches()
+    for _ in range(args.rounds):
+        quiet.loads += stretch(args.seconds).loads
+        with changes(server, ads.ad_ids[:5_000], queries, RATES):
+            changing.loads += stretch(args.seconds).loads
+    for number in range(args.merges):
+        between.loads += stretch(2 * args.seconds).loads
+        before = server.merges
+        _write_many(server, np.load(args.index / VECTORS, mmap_mode="r"), number)
+        while server.merges == before:
+            merging.loads += stretch(MERGE_STRETCH_S).loads
+    rows = {"quiet": quiet, "100 flips, 10 new ads a second": changing, "quiet, later": between, "merging": merging}
+    figures = {
+        "rate": rate,
+        "failed": sum(stretches.failed for stretches in rows.values()),
+        "flip_s": round(flip_s, 4),
+        "upsert_s": round(upsert_s, 4),
+        "updates_p99_ratio": round(changing.latency_ms(99) / quiet.latency_ms(99), 3),
+        "merge_p99_ratio": round(merging.latency_ms(99) / between.latency_ms(99), 3),
+    }
+    return figures, rows
+
+
+def _freshness(server: LiveServer, queries: list[str]) -> tuple[float, float]:
+    """The longest that it took until a pause was obeyed, and until a new ad was found."""
+    flips, upserts = [], []
+    for trial, query in enumerate(queries[:TRIALS]):
+        ad_id, new = server.ads(query)[0], f"fresh-{trial}"
+        server.set_status(ad_id, "paused")
+        flips.append(_seconds_until_found(server, query, ad_id, time.perf_counter(), found=False))
+        server.set_status(ad_id, "active")
+        started = time.perf_counter()
+        server.put([{"ad_id": new, "title": f"{query} {new}"}])
+        upserts.append(_seconds_until_found(server, f"{query} {new}", new, started, found=True))
+    return max(flips), max(upserts)
+
+
+def _seconds_until_found(server: LiveServer, query: str, ad_id: str, started: float, *, found: bool) -> float:
+    """From `started` until an ad is among those of a query, or is not."""
+    while (ad_id in server.ads(query)) != found:
+        pass
+    return time.perf_counter() - started
+
+
+def _write_many(server: LiveServer, vectors: np.ndarray, number: int) -> None:
+    """As many new ads as a merge begins at, near those that there are."""
+    chance = np.random.default_rng(number)
+    near = np.array(vectors[chance.choice(len(vectors), MERGE_LATER_ADS)])
+    near += chance.standard_normal(near.shape).astype(np.float32) * 0.02
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    ads = [
+        {"ad_id": f"many-{number}-{row}", "title": f"many {row}", "embedding": vector}
+        for row, vector in enumerate(np.round(near, 6).tolist())
+    ]
+    for start in range(0, len(ads), ADS_A_BODY):
+        server.put(ads[start : start + ADS_A_BODY])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except HlmError as error:
+        sys.exit(f"error: {error}")
