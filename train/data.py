@@ -27,6 +27,8 @@ class Inventory:
     texts: list[str]
     lines: list[bytes]
     """Each ad as a line of a feed."""
+    active: list[int]
+    """Rows of the ads whose status lets them be shown; the others are embedded, since that may change."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,15 @@ def read_inventory(data: Data) -> Inventory:
         HlmError: a feed cannot be read.
     """
     feeds = [directory / FEED_NAME for directory in dict.fromkeys([*data.train, *data.dev])] + data.more_ads
-    inventory = Inventory({}, [], [])
+    inventory = Inventory({}, [], [], [])
     for feed in feeds:
         for _, ad in FeedReader(feed):
             if ad.ad_id not in inventory.rows:
-                inventory.rows[ad.ad_id] = len(inventory.texts)
+                inventory.rows[ad.ad_id] = row = len(inventory.texts)
                 inventory.texts.append(ad_text(ad))
-                inventory.lines.append(orjson.dumps(ad.model_dump(exclude_none=True)) + b"\n")
+                inventory.lines.append(orjson.dumps(ad.model_dump(mode="json", exclude_none=True)) + b"\n")
+                if ad.is_active:
+                    inventory.active.append(row)
     return inventory
 
 

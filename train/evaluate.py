@@ -100,12 +100,12 @@ def evaluate(
     teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
     load_finished(run.ads, EmbeddingsManifest, "embed-ads")
     inventory = read_inventory(run.recipe.data)
-    k = min(run.recipe.evaluation_k, len(inventory.texts))
+    k = min(run.recipe.evaluation_k, len(inventory.active))
     stages = list(_stages(run, inventory, k, teacher.space, encoder, index))
     qualities = []
     for name, labelled in _labelled_sets(run, inventory, files):
         qualities += list(_measure(name, labelled, stages, k))
-    report = Report(k=k, ad_count=len(inventory.texts), stages=qualities)
+    report = Report(k=k, ad_count=len(inventory.active), stages=qualities)
     directory = run.directory / "evaluation"
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
@@ -165,10 +165,10 @@ def _stages(
     run: Run, inventory: Inventory, k: int, space: EmbeddingSpace, encoder: Path | None, index: Path | None
 ) -> Iterator[Stage]:
     """The teacher first, then each student as far as it has come, then what is served."""
-    ads = read_embeddings(run.ads)
+    ads, active = read_embeddings(run.ads), np.array(inventory.active)
 
     def exact(embeddings: Embeddings) -> NDArray[np.int64]:
-        return exact_top_k(embeddings, ads, k)[0]
+        return exact_top_k(embeddings, ads, k, rows=active)[0]
 
     checkpoints = [("teacher", run.teacher)]
     for student in run.recipe.students:

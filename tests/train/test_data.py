@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from index.feed import FeedReader
 from train.data import (
     Pair,
     plan_pair_batches,
@@ -46,6 +47,26 @@ def test_the_inventory_has_each_ad_once_in_the_order_of_the_sets(data: Data):
     assert inventory.rows == {"a": 0, "b": 1, "c": 2, "d": 3}
     assert inventory.texts[0] == "title a more"
     assert [json.loads(line)["ad_id"] for line in inventory.lines] == ["a", "b", "c", "d"]
+
+
+def test_the_feed_that_is_written_says_what_was_read(data: Data, tmp_path: Path):
+    ad = {
+        "ad_id": "e",
+        "title": "sofa",
+        "brand": "Linnwood",
+        "market": ["us", "gb"],
+        "status": "paused",
+        "starts_at": "2026-11-01T00:00:00+01:00",
+        "hours": [{"days": ["mon"], "from_hour": 9, "to_hour": 17}],
+        "negative_keywords": ["used"],
+        "colour": "green",
+    }
+    (tmp_path / "more.jsonl").write_text(json.dumps(ad))
+    inventory = read_inventory(data.model_copy(update={"more_ads": [tmp_path / "more.jsonl"]}))
+    assert inventory.active == [0, 1, 2, 3]
+    (tmp_path / "written.jsonl").write_bytes(b"".join(inventory.lines))
+    [read] = [found for _, found in FeedReader(tmp_path / "more.jsonl", strict=True)]
+    assert [found for _, found in FeedReader(tmp_path / "written.jsonl", strict=True)][-1] == read
 
 
 def test_splits_are_joined_and_keep_what_is_known(data: Data):
