@@ -6,7 +6,8 @@ on one thread, then served from its start until it is ready: once with its files
 Builds are kept in the work directory and not made again.
 How to read it: times of builds and searches are processor time, so that a busy machine hardly shows; memory is what the
 process holds beside files mapped from disk; `ready` is what a clock says, so wants a machine of its own. Rows of sizes
-above those measured are extrapolated, by the power law through the two largest, and marked with ~.
+above those measured are extrapolated from the two largest, and marked with ~: times of builds and searches by a power
+law, memory and starts by a straight line.
 """
 
 import argparse
@@ -38,12 +39,14 @@ K = 100
 TARGET_RECALL = 0.95
 NO_BOUNDS = {"HLM_SWAP__MIN_GOLDEN_OVERLAP": "0", "HLM_SWAP__MIN_ANN_RECALL": "0"}
 """The encoder knows nothing of made-up embeddings."""
-MEASURED = ("build_cpu_s", "bytes_an_ad", "ef_search", "p50_us", "p99_us", "ready_s", "cold_ready_s")
+BY_POWER = ("build_cpu_s", "ef_search", "p50_us", "p99_us")
+LINEAR = ("memory_bytes", "ready_s", "cold_ready_s")
+"""What has a part that every process pays, and one that grows with the ads."""
 HEADINGS = {
     "ads": "ads",
     "backend": "backend",
     "build_cpu_s": "build, CPU minutes",
-    "bytes_an_ad": "memory, bytes an ad",
+    "memory_bytes": "memory, bytes an ad",
     "ef_search": "ef_search",
     "ann_recall": f"ann_recall@{K}",
     "p50_us": "p50 us",
@@ -95,10 +98,13 @@ def of_backend(figures: Iterable[Figures], backend: str) -> list[Figures]:
 
 
 def extrapolate(measured: list[Figures], size: int) -> Figures:
-    """What the power laws through the two largest sizes say of a larger one; recall is kept, as it was asked for."""
+    """What lines and power laws through the two largest sizes say of a larger one; recall is what was asked for."""
     smaller, larger = sorted(measured, key=lambda one: one["ads"])[-2:]
     guessed = {"ads": size, "backend": larger["backend"], "ann_recall": TARGET_RECALL, "extrapolated": True}
-    for name in MEASURED:
+    for name in LINEAR:
+        slope = (larger[name] - smaller[name]) / (larger["ads"] - smaller["ads"])
+        guessed[name] = larger[name] + slope * (size - larger["ads"])
+    for name in BY_POWER:
         power = math.log(larger[name] / smaller[name]) / math.log(larger["ads"] / smaller["ads"])
         guessed[name] = larger[name] * (size / larger["ads"]) ** power
     return guessed
@@ -207,13 +213,15 @@ def _cell(figures: Mapping[str, Any], name: str) -> str:
     value = figures[name]
     if name == "build_cpu_s":
         shown = f"{value / 60:,.1f}"
+    elif name == "memory_bytes":
+        shown = f"{value / figures['ads']:,.0f}"
     elif name == "ann_recall":
         shown = f"{value:.3f}"
     elif name.endswith("ready_s"):
         shown = f"{value:,.1f}"
     else:
         shown = f"{value:,.0f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-    guessed = figures.get("extrapolated") and name in MEASURED
+    guessed = figures.get("extrapolated") and name in (*BY_POWER, *LINEAR)
     return f"~{shown}" if guessed else shown
 
 

@@ -18,6 +18,7 @@ from index.errors import BackendError
 from index.labels import NO_LABELS, labels_of, positions_of
 from terminal import progress
 
+logging.getLogger("faiss").setLevel(logging.WARNING)  # it announces which of its builds it loads
 try:
     import faiss
 except ImportError as error:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.clusters import clustered
-from benchmarks.scale import MEASURED, extrapolate, of_backend
+from benchmarks.scale import BY_POWER, LINEAR, extrapolate, of_backend
 
 
 def test_made_up_embeddings_are_normalised_alike_every_time_and_clustered():
@@ -23,14 +23,16 @@ def tenth_nearest(vectors: np.ndarray) -> float:
 
 
 def figures(backend: str, ads: int, power: float) -> dict:
-    return {"backend": backend, "ads": ads, "ann_recall": 0.96} | dict.fromkeys(MEASURED, ads**power)
+    return {"backend": backend, "ads": ads, "ann_recall": 0.96} | dict.fromkeys((*BY_POWER, *LINEAR), ads**power)
 
 
-def test_a_size_that_was_not_measured_lies_on_the_power_law_through_the_two_largest():
-    measured = [figures("faiss", 1000, 3.0), figures("faiss", 10_000, 1.1), figures("faiss", 100_000, 1.1)]
-    guessed = extrapolate(measured, 10_000_000)
+def test_a_size_that_was_not_measured_lies_on_the_curve_through_the_two_largest():
+    measured = [figures("faiss", 1000, 3.0), figures("faiss", 10_000, 1.5), figures("faiss", 100_000, 1.5)]
+    guessed = extrapolate(measured, 1_000_000)
     assert guessed["extrapolated"]
-    assert [guessed[name] for name in MEASURED] == [pytest.approx(10_000_000**1.1)] * len(MEASURED)
+    assert [guessed[name] for name in BY_POWER] == [pytest.approx(1_000_000**1.5)] * len(BY_POWER)
+    rise = (100_000**1.5 - 10_000**1.5) / 90_000
+    assert [guessed[name] for name in LINEAR] == [pytest.approx(100_000**1.5 + 900_000 * rise)] * len(LINEAR)
 
 
 def test_backends_are_extrapolated_apart():
