@@ -91,9 +91,9 @@ def _state(sequence: int, ad: int, vector: NDArray[np.float32]) -> AdState:
 
 def _recall(directory: Path, queries: NDArray[np.float32], breadth: int) -> float:
     [segment] = (loaded := load_index(directory)).routing.segments
-    assert segment.graph is not None
+    assert segment.linked is not None
     exact, _ = exact_top_k(queries, loaded.vectors, K)
-    return measure(segment.graph, queries, exact, breadth).ann_recall
+    return measure(segment.linked.graph, queries, exact, breadth).ann_recall
 
 
 if __name__ == "__main__":

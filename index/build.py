@@ -44,7 +44,7 @@ from index.tune import recall_report, tune
 from index.vectors import normalize, shorten
 from index.work import drop_leftovers, work_directory
 
-_FORMAT = 2
+_FORMAT = 3
 """Part of every fingerprint; to be raised when the same inputs come to give another artifact."""
 
 _TOOLS = ("hlm-retrieval", "faiss-cpu", "hnswlib", "numpy", "onnxruntime", "tokenizers")

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from artifacts.manifest import IndexManifest, SegmentEntry
 from artifacts.store import describe_files, fingerprint, publish, save_manifest
 from index.ads import AdTable, AdTableBuilder
+from index.coarse import Coarse
 from index.generation import Generation
 from index.layout import ADS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
 from index.queries import QuerySample, sample_queries
 from index.routing import SegmentKey
-from index.segment import EXACT_BELOW, Graph, graph_type, save_segment
+from index.segment import EXACT_BELOW, Graph, Segment, graph_type, save_segment
 from index.tune import Tuned, recall_report, tune
 
 MAX_DEAD_SHARE = 0.25
@@ -28,6 +29,7 @@ LEAST_K = 100
 """Of the ann_recall@k to reach where the index has come from fewer ads than that."""
 
 _CHUNK_ROWS = 16_384
+_Linked = tuple[Graph, Coarse]
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
 
@@ -118,13 +120,13 @@ class _SegmentWriter:
         if not len(rows):
             return None
         directory.mkdir()
-        graph, backend = before.graph if before else None, self._generation.base.manifest.backend
-        if graph is not None and not len(gone) and not len(later):
-            save_segment(directory, rows, graph, backend)
+        linked, backend = _parts(before), self._generation.base.manifest.backend
+        if linked is not None and not len(gone) and not len(later):
+            save_segment(directory, rows, linked, backend)
             return self._entries[key.name]
-        graph = self._graph(graph, rows, gone, later)
-        save_segment(directory, rows, graph, backend)
-        tuned = self._tuned(graph, rows, key.name) if graph is not None else None
+        linked = self._linked(linked, rows, gone, later)
+        save_segment(directory, rows, linked, backend)
+        tuned = self._tuned(linked[0], rows, key.name) if linked is not None else None
         return SegmentEntry(
             name=key.name,
             market=key.market,
@@ -136,17 +138,20 @@ class _SegmentWriter:
             curve=tuned.curve if tuned else [],
         )
 
-    def _graph(
-        self, graph: Graph | None, rows: NDArray[np.int64], gone: NDArray[np.int64], later: NDArray[np.int64]
-    ) -> Graph | None:
+    def _linked(
+        self, before: _Linked | None, rows: NDArray[np.int64], gone: NDArray[np.int64], later: NDArray[np.int64]
+    ) -> _Linked | None:
         if len(rows) < EXACT_BELOW:
             return None
-        if graph is not None:
+        if before is not None:
+            graph, coarse = before
             dead = len(graph.dead) + len(gone)
             if dead <= MAX_DEAD_SHARE * (dead + len(rows)):
-                return graph.continued(gone, self._vectors[later], threads=self._threads)
+                added = self._vectors[later]
+                return graph.continued(gone, added, threads=self._threads), coarse.continued(gone, added)
         manifest = self._generation.base.manifest
-        return graph_type(manifest.backend).build(self._vectors, rows, manifest.hnsw, threads=self._threads)
+        graph = graph_type(manifest.backend).build(self._vectors, rows, manifest.hnsw, threads=self._threads)
+        return graph, Coarse.build(self._vectors, rows)
 
     def _tuned(self, graph: Graph, rows: NDArray[np.int64], name: str) -> Tuned:
         """Breadth for the recall that was asked for, or the most there is: an index that misses a little beats none."""
@@ -163,6 +168,11 @@ class _SegmentWriter:
             near=self._entries[name].ef_search if name in self._entries else None,
             best_effort=True,
         )
+
+
+def _parts(segment: Segment | None) -> _Linked | None:
+    linked = segment and segment.linked
+    return (linked.graph, linked.coarse) if linked else None
 
 
 def _k_of(manifest: IndexManifest) -> int:

@@ -64,6 +64,10 @@ class Wanted:
     """Share of the tuned `ef_search` to spend; less is faster and finds a little less."""
 
 
+Rows = NDArray[np.int64] | slice
+"""Some rows; a slice of the columns is looked at where it lies."""
+
+
 @dataclass(slots=True)
 class Rule:
     """The filters of one request, ready to be held against rows. For one search: it sees no row added since."""
@@ -84,34 +88,36 @@ class Rule:
     request_hash: int | None = None
     """None where every campaign takes part in all requests."""
 
-    def passes(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each row may be shown to this request, less what `thins` decides; shape as `rows`."""
-        return self.admits(rows) & self.targets(rows)
+    def passes(self, rows: Rows) -> NDArray[np.bool_]:
+        """Whether each row may be shown to this request, less what `thins` decides; one value a row."""
+        ok = self.admits(rows)
+        ok &= self.targets(rows)
+        return ok
 
-    def admits(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def admits(self, rows: Rows) -> NDArray[np.bool_]:
         """As `passes`, but only what changes with updates, with time and with the query's words."""
-        ok: NDArray[np.bool_] = self.columns.rows["servable"][rows]
+        ok: NDArray[np.bool_] = self.columns.rows["servable"][rows].copy()
         if self.open_schedules is None and self.barred_lists is None:
             return ok
         campaign = self.columns.rows["campaign"][rows]
         if self.open_schedules is not None:
-            ok &= self.open_schedules[self.columns.rows["schedule"][rows]]
+            ok &= self.open_schedules.take(self.columns.rows["schedule"][rows])
             ok &= _known(self.open_schedules, self.columns.campaigns["schedule"][campaign])
         if self.barred_lists is not None:
-            ok &= ~self.barred_lists[self.columns.rows["negatives"][rows]]
+            ok &= ~self.barred_lists.take(self.columns.rows["negatives"][rows])
             ok &= ~_known(self.barred_lists, self.columns.campaigns["negatives"][campaign])
         return ok
 
-    def targets(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """As `passes`, but only what updates seldom change, so that it is worth keeping for equal filters."""
-        ok = np.ones(len(rows), dtype=np.bool_)
+    def targets(self, rows: Rows) -> NDArray[np.bool_]:
+        """As `passes`, but only what is the same for all requests of equal filters."""
         columns = self.columns.rows
+        ok = np.ones(len(columns["servable"][rows]), dtype=np.bool_)
         if self.device_bit is not None:
             ok &= (columns["devices"][rows] & np.uint32(self.device_bit)) != 0
         if self.barred_advertisers is not None:
-            ok &= ~self.barred_advertisers[columns["advertiser"][rows]]
+            ok &= ~self.barred_advertisers.take(columns["advertiser"][rows])
         if self.barred_categories is not None:
-            ok &= ~self.barred_categories[columns["category"][rows]]
+            ok &= ~self.barred_categories.take(columns["category"][rows])
         if self.min_bid is not None:
             ok &= columns["bid"][rows] >= self.min_bid  # NaN, which stands for no bid, is not
         return ok

@@ -48,7 +48,7 @@ class LiveRouting(Routing[Segment]):
 
     def route(self, filters: Filters) -> list[Segment]:
         """The segments that hold what a request may get."""
-        later = [Segment.scanned(scan.key, *scan.taken()) for scan in self._later.route(filters)]
+        later = [Segment(scan.key, *scan.taken()) for scan in self._later.route(filters)]
         return [*super().route(filters), *later]
 
     def scan_for(self, key: SegmentKey, dim: int) -> GrowingScan:

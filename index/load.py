@@ -14,8 +14,9 @@ from index.ads import Ads, AdTable, load_array
 from index.columns import EligibilityColumns
 from index.filters import Wanted, rule_for
 from index.layout import ADS, ELIGIBILITY, SEGMENTS, VECTORS
+from index.ranking import Ranked
 from index.routing import Routing
-from index.search import Ranked, exact_search, search
+from index.search import exact_search, search
 from index.segment import Segment, load_segment
 from index.vectors import shorten
 
@@ -43,9 +44,9 @@ class FrozenIndex:
     def narrows(self, top_k: int, effort: float) -> bool:
         """Not where all is scanned, or where `top_k` asks for as much as `ef_search` does."""
         return any(
-            max(round(segment.ef_search * effort), top_k) < max(segment.ef_search, top_k)
+            max(round(segment.linked.ef_search * effort), top_k) < max(segment.linked.ef_search, top_k)
             for segment in self.routing.segments
-            if segment.graph is not None
+            if segment.linked is not None
         )
 
     def still_eligible(self, hits: SearchHits, wanted: Wanted) -> SearchHits:

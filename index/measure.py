@@ -98,11 +98,11 @@ def _graphs(ad_index: FrozenIndex) -> list[tuple[SegmentEntry, Segment]]:
 
 
 def _measured(ad_index: FrozenIndex, entry: SegmentEntry, segment: Segment, queries: NDArray[np.float32]) -> Measured:
-    assert segment.graph is not None
+    assert segment.linked is not None
     k = min(ad_index.manifest.recall.k, entry.ad_count)
     rows, _ = exact_top_k(queries, ad_index.vectors, k, rows=segment.rows)
     exact = np.searchsorted(segment.rows, rows)
-    return Measured(entry, measure(segment.graph, queries, exact, segment.ef_search))
+    return Measured(entry, measure(segment.linked.graph, queries, exact, segment.linked.ef_search))
 
 
 def _kept_queries(directory: Path, manifest: IndexManifest) -> QuerySample:
@@ -112,8 +112,10 @@ def _kept_queries(directory: Path, manifest: IndexManifest) -> QuerySample:
 def _tuned(
     ad_index: FrozenIndex, entry: SegmentEntry, segment: Segment, sample: QuerySample, k: int, target: float
 ) -> SegmentEntry:
-    assert segment.graph is not None
-    tuned = tune(segment.graph, ad_index.vectors, segment.rows, sample.embeddings, k=k, target=target, name=entry.name)
+    assert segment.linked is not None
+    tuned = tune(
+        segment.linked.graph, ad_index.vectors, segment.rows, sample.embeddings, k=k, target=target, name=entry.name
+    )
     found = {"ef_search": tuned.ef_search, "ann_recall": tuned.ann_recall, "curve": tuned.curve}
     return entry.model_copy(update=found)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from artifacts.manifest import Backend, HnswParams, SegmentEntry
 from artifacts.store import ArtifactError
 from index.ads import load_array
+from index.coarse import Coarse
+from index.filters import Rows
 from index.hnsw import HnswGraph
 from index.routing import SegmentKey
 
@@ -51,47 +53,58 @@ class Graph(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Linked:
+    """What a segment of many ads has beside them."""
+
+    graph: Graph
+    ef_search: int
+    """Breadth by which the graph reaches the recall asked for."""
+    coarse: Coarse
+    sample: NDArray[np.int64]
+    """Rows drawn once and for all, to estimate from."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Held in memory."""
+        return self.graph.memory_bytes + self.coarse.memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """Some ads, by position; the rows that they have in the whole index rise with the position."""
 
     key: SegmentKey
     rows: NDArray[np.int64]
     vectors: NDArray[np.float32]
-    """L2-normalised: the ads' own, shape (n, dim), where there is no graph, else those of the whole index by row."""
-    sample: NDArray[np.int64]
-    """Rows drawn once and for all, to estimate from."""
-    graph: Graph | None = None
-    ef_search: int = 0
-    """Breadth by which the graph reaches the recall asked for."""
+    """L2-normalised: the ads' own, shape (n, dim), where all are scanned, else those of the whole index by row."""
+    linked: Linked | None = None
+    """None where all are scanned."""
 
-    @classmethod
-    def scanned(cls, key: SegmentKey, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> Self:
-        """One without a graph; takes its ads' vectors, shape (n, dim)."""
-        return cls(key, rows, vectors, rows)
-
-    @classmethod
-    def linked(
-        cls,
-        key: SegmentKey,
-        rows: NDArray[np.int64],
-        vectors: NDArray[np.float32],
-        graph: Graph,
-        ef_search: int,
-    ) -> Self:
-        """One with a graph; takes the vectors of the whole index."""
-        size = min(len(rows), SAMPLE_SIZE)
-        sample = np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
-        return cls(key, rows, vectors, sample, graph, ef_search)
+    @property
+    def span(self) -> Rows:
+        """All rows; as a slice where they follow one another, as those of an index of one segment do."""
+        count = len(self.rows)
+        if not count or self.rows[-1] - self.rows[0] + 1 != count:
+            return self.rows
+        return slice(int(self.rows[0]), int(self.rows[-1]) + 1)
 
     @property
     def memory_bytes(self) -> int:
-        """Held in memory by graph or vectors; those of the whole index are mapped from disk."""
-        return self.vectors.nbytes if self.graph is None else self.graph.memory_bytes
+        """Held in memory; the vectors of the whole index are mapped from disk."""
+        return self.vectors.nbytes if self.linked is None else self.linked.memory_bytes
 
-    def take(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors of some positions."""
-        taken: NDArray[np.float32] = self.vectors[positions if self.graph is None else self.rows[positions]]
-        return taken
+    def take(self, positions: NDArray[np.integer], out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors of some positions, put into `out`, shape (n, dim)."""
+        places = positions if self.linked is None else self.rows[positions]
+        # "clip" is never needed; with the default numpy would write elsewhere first, and then into `out`.
+        return np.take(self.vectors, places, axis=0, out=out, mode="clip")
+
+
+def link(rows: NDArray[np.int64], graph: Graph, ef_search: int, coarse: Coarse) -> Linked:
+    """Put together what a segment of some rows has beside them."""
+    size = min(len(rows), SAMPLE_SIZE)
+    sample = np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
+    return Linked(graph, ef_search, coarse, sample)
 
 
 def graph_type(backend: Backend) -> "type[HnswGraph | FaissGraph]":
@@ -117,17 +130,22 @@ def build_segment(
     threads: int,
 ) -> Graph | None:
     """Write a segment of some rows of the vectors (n, dim) into an existing directory; gives its graph, if any."""
-    graph = None
-    if len(rows) >= EXACT_BELOW:
-        graph = graph_type(backend).build(vectors, rows, params, threads=threads)
-    save_segment(directory, rows, graph, backend)
+    if len(rows) < EXACT_BELOW:
+        save_segment(directory, rows, None, backend)
+        return None
+    graph = graph_type(backend).build(vectors, rows, params, threads=threads)
+    save_segment(directory, rows, (graph, Coarse.build(vectors, rows)), backend)
     return graph
 
 
-def save_segment(directory: Path, rows: NDArray[np.int64], graph: Graph | None, backend: Backend) -> None:
+def save_segment(
+    directory: Path, rows: NDArray[np.int64], linked: tuple[Graph, Coarse] | None, backend: Backend
+) -> None:
     """Write a segment into an existing directory."""
     np.save(directory / _ROWS, rows)
-    if graph is not None:
+    if linked is not None:
+        graph, coarse = linked
+        coarse.save(directory)
         graph.save(directory / _GRAPHS[backend])
         if len(graph.dead):
             np.save(directory / _DEAD, graph.dead)
@@ -157,8 +175,9 @@ def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float
         raise ArtifactError(f"{path}: does not hold {entry.ad_count} rows of an index of {len(vectors)} ads")
     key = SegmentKey(entry.market, entry.language)
     if entry.ef_search is None:
-        return Segment.scanned(key, rows, vectors[rows])
+        return Segment(key, rows, vectors[rows])
     path, dead = directory / _GRAPHS[backend], directory / _DEAD
     dead_labels = np.array(load_array(dead, np.int64, ndim=1)) if dead.exists() else np.empty(0, dtype=np.int64)
     graph = graph_type(backend).load(path, dim=vectors.shape[1], count=len(rows), dead=dead_labels)
-    return Segment.linked(key, rows, vectors, graph, entry.ef_search)
+    coarse = Coarse.load(directory, dim=vectors.shape[1], count=len(rows))
+    return Segment(key, rows, vectors, link(rows, graph, entry.ef_search, coarse))
