@@ -10,6 +10,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.servers import add_arguments
 
 QUICK = {
+    "benchmarks.filtered": ("--searches", "100", "--returned", "100000"),
     "benchmarks.live": ("--rounds", "1", "--merges", "1", "--seconds", "2"),
     "benchmarks.churn": ("--ads", "3000"),
     "benchmarks.kills": ("--kills", "50"),
@@ -21,11 +22,17 @@ def main() -> None:
     """Run them, and print the figures as JSON on the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
+    parser.add_argument("--feed", nargs="+", required=True, help="ads for filtered searches")
     parser.add_argument("--quick", action="store_true", help="a tenth of each")
     args = parser.parse_args()
     pair = ["--encoder", str(args.encoder), "--index", str(args.index)]
     queries = ["--queries", str(args.queries)] if args.queries else []
-    options = {"benchmarks.live": [*pair, *queries], "benchmarks.churn": pair[2:], "benchmarks.kills": []}
+    options = {
+        "benchmarks.filtered": [*pair[:2], *queries, "--feed", *args.feed],
+        "benchmarks.live": [*pair, *queries],
+        "benchmarks.churn": pair[2:],
+        "benchmarks.kills": [],
+    }
     figures: dict[str, float] = {}
     for check, quick in QUICK.items():
         *card, last = _lines([check, *options[check], *(quick if args.quick else ())])
