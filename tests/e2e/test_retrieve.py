@@ -241,3 +241,27 @@ def test_a_query_that_normalisation_makes_long_is_refused(server: Server):
 def test_an_endless_header_is_refused(server: Server):
     request = b"POST /retrieve HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 70_000
     assert converse(server, request).startswith(b"HTTP/1.1 400")
+
+
+def test_an_answer_has_ads_that_pass_the_filters_alone_and_says_when_they_leave_too_few(
+    server: Server, sample_feed: Path
+):
+    feed = {ad["ad_id"]: ad for ad in map(json.loads, gzip.decompress(sample_feed.read_bytes()).splitlines())}
+    best = server.retrieve("cordless drill", top_k=1, fields=["advertiser_id"]).json()["ads"][0]["advertiser_id"]
+    filters = {"market": "us", "device": "mobile", "min_bid": 0.3, "exclude_advertisers": [best]}
+    answer = server.retrieve("cordless drill", top_k=1000, filters=filters).json()
+    expected = {
+        ad_id
+        for ad_id, ad in feed.items()
+        if ad["status"] == "active"
+        and ad["market"] == "us"
+        and "mobile" in ad["devices"]
+        and ad["bid"] >= 0.3
+        and ad["advertiser_id"] != best
+    }
+    assert 0 < len(expected) < 1000
+    assert {ad["ad_id"] for ad in answer["ads"]} == expected
+    assert answer["coverage"] == {"complete": False, "reason": "filtered", "degraded": []}
+    nothing = server.retrieve("cordless drill", filters={"market": "fr", "language": "ja"}).json()
+    assert nothing["ads"] == []
+    assert nothing["coverage"]["reason"] == "filtered"

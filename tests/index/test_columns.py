@@ -1,0 +1,105 @@
+"""Eligibility columns and schedules: what is saved comes back, and changes in place are seen."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifacts.store import ArtifactError
+from index.ad_schedule import ALWAYS, Schedules, Window, schedule_of
+from index.columns import EligibilityColumns
+from index.feed import FeedAd
+from index.filters import Filters, Wanted, rule_for
+from index.targeting import Campaign
+
+MONDAY = datetime(2026, 11, 23, 15, 30, tzinfo=UTC).timestamp()
+
+
+def ad(number: int, **fields: object) -> FeedAd:
+    return FeedAd.model_validate({"ad_id": f"ad-{number}", "title": "drill", **fields})
+
+
+def columns_of(*ads: FeedAd) -> EligibilityColumns:
+    columns = EligibilityColumns()
+    for one in ads:
+        columns.append(one)
+    return columns
+
+
+def passing(columns: EligibilityColumns, wanted: Wanted) -> list[int]:
+    rows = np.arange(columns.count)
+    return rows[rule_for(columns, wanted).passes(rows)].tolist()
+
+
+@pytest.mark.parametrize(
+    ("offset_minutes", "is_open"), [(0, True), (29, True), (30, False), (-451, False), (-450, True), (24 * 60, False)]
+)
+def test_hours_are_those_of_the_searchers_week(offset_minutes: int, is_open: bool):
+    schedules = Schedules()
+    number = schedules.number_of(schedule_of(None, None, [Window(days=["mon"], from_hour=8, to_hour=16)]))
+    assert bool(schedules.open(MONDAY, offset_minutes)[number]) is is_open
+    assert schedules.open(MONDAY, offset_minutes)[0]
+
+
+def test_an_ad_is_shown_from_its_start_on_and_not_at_its_end():
+    schedules = Schedules()
+    start, end = datetime.fromtimestamp(MONDAY, UTC), datetime.fromtimestamp(MONDAY + 60, UTC)
+    number = schedules.number_of(schedule_of(start, end, None))
+    shown = [bool(schedules.open(MONDAY + late, 0)[number]) for late in (-0.5, 0, 59.5, 60)]
+    assert shown == [False, True, True, False]
+    assert Schedules.of(schedules.rows()).rows() == schedules.rows()
+    assert schedule_of(None, None, []) == ALWAYS
+
+
+def test_a_campaign_hides_its_ads_until_it_has_budget_again_but_shows_no_paused_one():
+    columns = columns_of(ad(0, campaign_id="c"), ad(1, campaign_id="c", status="paused"), ad(2))
+    columns.set_campaign(Campaign(campaign_id="c", budget="exhausted"))
+    columns.append(ad(3, campaign_id="c"))
+    assert passing(columns, Wanted(1)) == [2]
+    columns.set_campaign(Campaign(campaign_id="c"))
+    assert passing(columns, Wanted(1)) == [0, 2, 3]
+    columns.set_active(1, active=True)
+    assert passing(columns, Wanted(1)) == [0, 1, 2, 3]
+
+
+def test_a_device_that_no_ad_names_gets_the_ads_for_all():
+    columns = columns_of(ad(0), ad(1, devices=["mobile"]), ad(2, devices=[]))
+    assert passing(columns, Wanted(1, Filters(device="watch"))) == [0, 2]
+    assert passing(columns, Wanted(1, Filters(device="Mobile"))) == [0, 1, 2]
+
+
+def test_a_changed_bid_is_seen_by_the_next_request():
+    columns = columns_of(ad(0, bid=0.5), ad(1))
+    columns.set_bid(0, None)
+    columns.set_bid(1, 0.7)
+    assert passing(columns, Wanted(1, Filters(min_bid=0.6))) == [1]
+
+
+def test_saved_columns_come_back(tmp_path: Path):
+    columns = columns_of(
+        ad(0, campaign_id="c", category="Toys > Puzzles", devices=["tv"], bid=0.5, negative_keywords=["cheap"]),
+        ad(1, advertiser_id="a", hours=[{"days": ["mon"], "from_hour": 0, "to_hour": 1}]),
+        ad(2),
+    )
+    columns.set_campaign(Campaign(campaign_id="c", pass_through_rate=0.5))
+    columns.save(tmp_path)
+    loaded = EligibilityColumns.load(tmp_path, 3)
+    assert loaded.has_partial_campaigns
+    for wanted in (
+        Wanted(1, at=MONDAY),
+        Wanted(1, query="cheap drill", at=MONDAY),
+        Wanted(1, Filters(device="tv", exclude_categories=frozenset({"toys"})), at=MONDAY),
+        Wanted(1, Filters(exclude_advertisers=frozenset({"a"}), min_bid=0.1), at=MONDAY - 15 * 3600),
+    ):
+        assert passing(loaded, wanted) == passing(columns, wanted)
+    with pytest.raises(ArtifactError, match="columns of 3 ads where 4 are expected"):
+        EligibilityColumns.load(tmp_path, 4)
+
+
+def test_a_campaign_that_changes_while_a_rule_is_in_use_breaks_nothing():
+    columns = columns_of(ad(0, campaign_id="c", hours=[{"days": ["mon"], "from_hour": 0, "to_hour": 24}]))
+    rule = rule_for(columns, Wanted(1, at=MONDAY))
+    columns.set_campaign(Campaign.model_validate({"campaign_id": "c", "ends_at": "2026-01-01T00:00:00Z"}))
+    rule.passes(np.arange(1))
+    assert passing(columns, Wanted(1, at=MONDAY)) == []
