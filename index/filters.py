@@ -198,13 +198,14 @@ def _barred_categories(columns: EligibilityColumns, names: frozenset[str]) -> ND
 
 
 def _categories_below(categories: Iterable[str], names: frozenset[str]) -> tuple[int, ...]:
-    wanted = [name.casefold() for name in names]
-    found = []
-    for number, category in enumerate(categories, 1):
-        folded = category.casefold()
-        if any(folded == name or folded.startswith(name + CATEGORY_SEPARATOR) for name in wanted):
-            found.append(number)
-    return tuple(found)
+    wanted = {name.casefold() for name in names}
+    return tuple(number for number, category in enumerate(categories, 1) if not wanted.isdisjoint(_lineage(category)))
+
+
+def _lineage(category: str) -> list[str]:
+    """A category and all above it, folded."""
+    parts = category.casefold().split(CATEGORY_SEPARATOR)
+    return [CATEGORY_SEPARATOR.join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
 def _known(by_number: NDArray[np.bool_], numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
