@@ -40,7 +40,7 @@ from index.layout import ADS, CAMPAIGNS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
 from index.queries import QuerySample, sample_queries
 from index.routing import SegmentKey
 from index.segment import Graph, build_segment, graph_type
-from index.tune import recall_report, tune
+from index.tune import recall_report, segment_entry, tune
 from index.vectors import normalize, shorten
 from index.work import drop_leftovers, work_directory
 
@@ -283,16 +283,7 @@ def _entry(
     tuned = None
     if graph is not None and sample is not None:
         tuned = tune(graph, vectors, rows, sample.embeddings, k=options.k, target=options.target_recall, name=key.name)
-    return SegmentEntry(
-        name=key.name,
-        market=key.market,
-        language=key.language,
-        kind="hnsw" if tuned else "exact",
-        ad_count=len(rows),
-        ef_search=tuned and tuned.ef_search,
-        ann_recall=tuned.ann_recall if tuned else 1.0,
-        curve=tuned.curve if tuned else [],
-    )
+    return segment_entry(key, len(rows), tuned)
 
 
 def _manifest(

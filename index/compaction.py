@@ -20,7 +20,7 @@ from index.layout import ADS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
 from index.queries import QuerySample, sample_queries
 from index.routing import SegmentKey
 from index.segment import EXACT_BELOW, Graph, Segment, graph_type, save_segment
-from index.tune import Tuned, recall_report, tune
+from index.tune import Tuned, recall_report, segment_entry, tune
 
 MAX_DEAD_SHARE = 0.25
 """Of a graph's vectors. At 30 % a search takes 1.4 times as long (hnswlib, 20,000 vectors), recall does not suffer."""
@@ -127,16 +127,7 @@ class _SegmentWriter:
         linked = self._linked(linked, rows, gone, later)
         save_segment(directory, rows, linked, backend)
         tuned = self._tuned(linked[0], rows, key.name) if linked is not None else None
-        return SegmentEntry(
-            name=key.name,
-            market=key.market,
-            language=key.language,
-            kind="hnsw" if tuned else "exact",
-            ad_count=len(rows),
-            ef_search=tuned and tuned.ef_search,
-            ann_recall=tuned.ann_recall if tuned else 1.0,
-            curve=tuned.curve if tuned else [],
-        )
+        return segment_entry(key, len(rows), tuned)
 
     def _linked(
         self, before: _Linked | None, rows: NDArray[np.int64], gone: NDArray[np.int64], later: NDArray[np.int64]

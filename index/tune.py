@@ -12,6 +12,7 @@ from index.errors import RecallTargetError
 from index.exact import exact_top_k
 from index.queries import QuerySample
 from index.recall import measure
+from index.routing import SegmentKey
 from index.segment import Graph
 from terminal import progress
 
@@ -32,6 +33,20 @@ class Tuned:
     ef_search: int
     ann_recall: float
     curve: list[RecallPoint]
+
+
+def segment_entry(key: SegmentKey, ad_count: int, tuned: Tuned | None) -> SegmentEntry:
+    """What the manifest says of a segment; `tuned` is None where it is scanned, and so misses nothing."""
+    return SegmentEntry(
+        name=key.name,
+        market=key.market,
+        language=key.language,
+        kind="hnsw" if tuned else "exact",
+        ad_count=ad_count,
+        ef_search=tuned and tuned.ef_search,
+        ann_recall=tuned.ann_recall if tuned else 1.0,
+        curve=tuned.curve if tuned else [],
+    )
 
 
 def tune(
