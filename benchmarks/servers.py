@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.errors import BenchmarkError
@@ -46,26 +47,51 @@ class Server:
         return int(kibibytes) * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class BareLoad:
+    """One measurement of the bare pipeline."""
+
+    batch_size: int
+    took_ms: list[float]
+    """Of each batch."""
+
+    @property
+    def queries_per_second(self) -> float:
+        """Answered, while it ran."""
+        return self.batch_size * len(self.took_ms) / sum(self.took_ms) * 1e3
+
+    @property
+    def p50_ms(self) -> float:
+        """Of a whole batch."""
+        return float(np.percentile(self.took_ms, 50))
+
+    @property
+    def p99_ms(self) -> float:
+        """Of a whole batch."""
+        return float(np.percentile(self.took_ms, 99))
+
+
 class Bare:
     """The bare pipeline in a process of its own; `start` and `result` apart, so that several can run at once."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
+        self._batch_size = 0
 
     def start(self, batch_size: int, seconds: float) -> None:
         """Begin a measurement."""
         assert self._process.stdin is not None
+        self._batch_size = batch_size
         self._process.stdin.write(json.dumps({"batch_size": batch_size, "seconds": seconds}) + "\n")
         self._process.stdin.flush()
 
-    def result(self) -> dict[str, float]:
-        """Of the measurement that was begun: queries_per_second, and p50_ms and p99_ms of a whole batch."""
+    def result(self) -> "BareLoad":
+        """Of the measurement that was begun."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise BenchmarkError("the bare pipeline ended; its error is above")
-        found: dict[str, float] = json.loads(line)
-        return found
+        return BareLoad(self._batch_size, json.loads(line))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

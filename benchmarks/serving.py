@@ -14,6 +14,8 @@ How to read the last line:
   loops on the two cores get over one, in the table, is the most that this machine gives.
 - p99_over_bare_p50_half_load: p99 at Poisson arrivals of half the one-core throughput, from the moment at which a
   request was due, over the bare p50 at batch 1.
+- p99_limit_half_load: the same of the bare loop behind a queue, simulated with the times it took, at the same arrivals:
+  what is above it is the server's own.
 - cached_ms: of a query in the embedding cache, by the answers' own timings: total less search, median; null where no
   answer came from a cache.
 """
@@ -23,11 +25,12 @@ import http.client
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import cycle
 from statistics import median
+from typing import NamedTuple, Self
 
 import orjson
 from rich.table import Table
@@ -38,7 +41,8 @@ from benchmarks.http_load import Load, request_bytes, run_load
 from benchmarks.open_load import OpenLoad
 from benchmarks.open_loop import run_open_loop
 from benchmarks.queries import read_queries
-from benchmarks.servers import CACHE_OFF, Bare, Server, add_arguments, bare_pipeline, serving, two_cores
+from benchmarks.queueing import least_p99_ms
+from benchmarks.servers import CACHE_OFF, Bare, BareLoad, Server, add_arguments, bare_pipeline, serving, two_cores
 from benchmarks.tables import wide_console
 from terminal import progress
 
@@ -57,15 +61,17 @@ CACHED_REQUESTS = 300
 class Round:
     """Everything once, close together in time."""
 
-    bare: dict[int, dict[str, float]]
+    bare: dict[int, BareLoad]
     """One core, by batch size."""
-    bare_huge_pages: dict[str, float]
+    bare_huge_pages: BareLoad
     """At batch 1, with its memory laid as the service lays its own."""
     bare_both_qps: float
     """Of two bare loops at once, each on a core of its own, at the batch size that was best on one."""
     served: dict[int, Load]
     """By closed-loop clients."""
     half_load: OpenLoad
+    half_load_limit_ms: float
+    """The p99 of the bare loop behind a queue, at the same arrivals."""
     both_cores: Load
     """A server on both cores at `SCALING_CLIENTS`."""
     cached_ms: float | None
@@ -73,20 +79,21 @@ class Round:
     @property
     def bare_best_qps(self) -> float:
         """Of one bare loop."""
-        return max(one["queries_per_second"] for one in self.bare.values())
+        return max(one.queries_per_second for one in self.bare.values())
 
 
 def ratios(one: Round) -> dict[str, float | None]:
     """The last line, for one round."""
-    bare_p50_ms = one.bare[1]["p50_ms"]
+    bare_p50_ms = one.bare[1].p50_ms
     scaling = one.both_cores.queries_per_second / one.served[SCALING_CLIENTS].queries_per_second
     return {
         "p50_ratio_c1": one.served[1].p50_ms / bare_p50_ms,
-        "p50_ratio_c1_huge_pages": one.served[1].p50_ms / one.bare_huge_pages["p50_ms"],
+        "p50_ratio_c1_huge_pages": one.served[1].p50_ms / one.bare_huge_pages.p50_ms,
         "throughput_ratio_best": max(one.served[n].queries_per_second for n in BUSY_CLIENTS) / one.bare_best_qps,
         "scaling_2_cores": scaling * 2 / (2 - one.both_cores.generator_cpus),
         "scaling_2_cores_raw": scaling,
         "p99_over_bare_p50_half_load": one.half_load.latency_ms(99) / bare_p50_ms,
+        "p99_limit_half_load": one.half_load_limit_ms / bare_p50_ms,
         "cached_ms": one.cached_ms,
     }
 
@@ -119,15 +126,17 @@ class Bench:
         bare = {
             batch_size: _bare_results([self._bare], batch_size, self._seconds)[0] for batch_size in BARE_BATCH_SIZES
         }
-        best = max(bare, key=lambda size: bare[size]["queries_per_second"])
+        best = max(bare, key=lambda size: bare[size].queries_per_second)
         both = _bare_results([self._bare, self._other_bare], best, self._seconds)
         served = {clients: self._closed(self._server, clients) for clients in CLIENTS}
+        half = HALF * max(served[clients].queries_per_second for clients in BUSY_CLIENTS)
         return Round(
             bare=bare,
             bare_huge_pages=_bare_results([self._huge_pages], 1, self._seconds)[0],
-            bare_both_qps=sum(one["queries_per_second"] for one in both),
+            bare_both_qps=sum(one.queries_per_second for one in both),
             served=served,
-            half_load=self._half_load(max(served[n].queries_per_second for n in BUSY_CLIENTS), seed),
+            half_load=self._half_load(half, seed),
+            half_load_limit_ms=least_p99_ms({size: one.took_ms for size, one in bare.items()}, half, seed),
             both_cores=self._on_both_cores(),
             cached_ms=cached_ms(_answers(self._caching.port, self._cached_query)),
         )
@@ -147,11 +156,11 @@ class Bench:
         finally:
             os.sched_setaffinity(0, own)
 
-    def _half_load(self, capacity_qps: float, seed: int) -> OpenLoad:
+    def _half_load(self, rate: float, seed: int) -> OpenLoad:
         load = run_open_loop(
             self._server.port,
             self._requests,
-            rate=HALF * capacity_qps,
+            rate=rate,
             seconds=self._seconds,
             seed=seed,
             connections=CONNECTIONS,
@@ -161,7 +170,7 @@ class Bench:
         return load
 
 
-def _bare_results(loops: list[Bare], batch_size: int, seconds: float) -> list[dict[str, float]]:
+def _bare_results(loops: list[Bare], batch_size: int, seconds: float) -> list[BareLoad]:
     """Of bare loops that run at once."""
     for loop in loops:
         loop.start(batch_size, seconds)
@@ -215,10 +224,9 @@ def _report(rounds: list[Round], args: argparse.Namespace) -> None:
     table.add_row("bare loop, batch 1, huge pages", *_cells([one.bare_huge_pages for one in rounds]))
     table.add_row("bare loops, one on each of two cores", _cell([one.bare_both_qps for one in rounds], 0))
     for clients in CLIENTS:
-        table.add_row(f"served, {clients} clients", *_cells([asdict(one.served[clients]) for one in rounds]))
-    table.add_row("served, half of that, Poisson", *_cells([_figures(one.half_load) for one in rounds]))
-    both = [asdict(one.both_cores) for one in rounds]
-    table.add_row(f"served on two cores, {SCALING_CLIENTS} clients", *_cells(both))
+        table.add_row(f"served, {clients} clients", *_cells([one.served[clients] for one in rounds]))
+    table.add_row("served, half of that, Poisson", *_cells([_Figures.of(one.half_load) for one in rounds]))
+    table.add_row(f"served on two cores, {SCALING_CLIENTS} clients", *_cells([one.both_cores for one in rounds]))
     console = wide_console()
     console.print(table)
     limit = median(one.bare_both_qps / one.bare_best_qps for one in rounds)
@@ -240,13 +248,21 @@ def medians(rounds: list[dict[str, float | None]]) -> dict[str, float | None]:
     return found
 
 
-def _figures(load: OpenLoad) -> dict[str, float]:
-    return {"queries_per_second": load.achieved_qps, "p50_ms": load.latency_ms(50), "p99_ms": load.latency_ms(99)}
+class _Figures(NamedTuple):
+    """A row of the table."""
+
+    queries_per_second: float
+    p50_ms: float
+    p99_ms: float
+
+    @classmethod
+    def of(cls, load: OpenLoad) -> Self:
+        return cls(load.achieved_qps, load.latency_ms(50), load.latency_ms(99))
 
 
-def _cells(results: list[dict[str, float]]) -> list[str]:
+def _cells(results: Sequence[_Figures | BareLoad | Load]) -> list[str]:
     columns = (("queries_per_second", 0), ("p50_ms", 2), ("p99_ms", 2))
-    return [_cell([result[name] for result in results], digits) for name, digits in columns]
+    return [_cell([getattr(result, name) for result in results], digits) for name, digits in columns]
 
 
 def _cell(values: list[float], digits: int) -> str:

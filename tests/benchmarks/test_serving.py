@@ -2,6 +2,7 @@ import orjson
 import pytest
 
 from benchmarks.http_load import Load
+from benchmarks.servers import BareLoad
 from benchmarks.serving import Round, cached_ms, medians, ratios
 from tests.benchmarks.test_overload import load_of
 
@@ -10,17 +11,18 @@ def served(queries_per_second: float, *, p50_ms: float = 1.0, generator_cpus: fl
     return Load(queries_per_second, p50_ms, 9.0, 1_000, 0, generator_cpus)
 
 
-def bare(queries_per_second: float, p50_ms: float) -> dict[str, float]:
-    return {"queries_per_second": queries_per_second, "p50_ms": p50_ms, "p99_ms": 9.0}
+def bare(batch_size: int, took_ms: float) -> BareLoad:
+    return BareLoad(batch_size, [took_ms] * 100)
 
 
 def test_ratios_relate_the_service_to_the_bare_loop_and_two_cores_to_one():
     one = Round(
-        bare={1: bare(500, 2.0), 8: bare(800, 10.0), 32: bare(700, 40.0)},
-        bare_huge_pages={"queries_per_second": 800, "p50_ms": 1.25, "p99_ms": 2.0},
+        bare={1: bare(1, 2.0), 8: bare(8, 10.0), 32: bare(32, 50.0)},
+        bare_huge_pages=bare(1, 1.25),
         bare_both_qps=1_500,
         served={1: served(400, p50_ms=2.3), 8: served(650), 32: served(720), 64: served(700)},
         half_load=load_of([0.004] * 98 + [0.006] * 2, [200] * 100, seconds=1),
+        half_load_limit_ms=5.0,
         both_cores=served(1_190, generator_cpus=0.3),
         cached_ms=0.2,
     )
@@ -32,6 +34,7 @@ def test_ratios_relate_the_service_to_the_bare_loop_and_two_cores_to_one():
             "scaling_2_cores": 2.0,  # 1.7 with 1.7 of the 2 cores
             "scaling_2_cores_raw": 1.7,
             "p99_over_bare_p50_half_load": 3.0,
+            "p99_limit_half_load": 2.5,
             "cached_ms": 0.2,
         }
     )
