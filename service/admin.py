@@ -21,12 +21,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from artifacts.errors import HlmError
 from service import ads_admin
 from service.ad_changes import AdChanges
 from service.errors import NotReadyError, ReleaseRejectedError, UnauthorizedError
+from service.lingering import LingeringProtocol
 from service.listener import bind, url_of
 from service.problems import add_problem_handlers, error_response
 from service.routes import JSON, read_body
@@ -185,7 +185,7 @@ class _AdminServer(uvicorn.Server):
         yield
 
 
-class _Connection(HttpToolsProtocol):
+class _Connection(LingeringProtocol):
     """A connection for one request, whose header is small and comes at once; who sends it may lack the token."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -16,10 +16,9 @@ from http import HTTPStatus
 from time import perf_counter
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from service.errors import ClientGone, RequestError
 from service.exchange import Origin
+from service.lingering import LingeringProtocol
 from service.plain_request import MAX_PLAIN_HEADER_BYTES, REQUEST_LINE, read_head
 from service.problems import MEDIA_TYPE, error_body, problem_body
 from service.retriever import Work
@@ -38,7 +37,7 @@ REST_TIMEOUT_S = 0.1
 """For the rest of a body that came in part; after it the general way takes over, with its own limits."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(LingeringProtocol):
     """A connection that answers plain requests itself, and tells a request at once when its client goes away."""
 
     on_loss: Callable[[], None] | None = None
@@ -153,8 +152,7 @@ class Connection(HttpToolsProtocol):
             self._write(_head(200, "application/json", len(outcome)), outcome, closes=self._closes)
 
     def _write(self, head: bytes, body: bytes, *, closes: bool) -> None:
-        defaults = b"".join(b"%s: %s\r\n" % field for field in self.server_state.default_headers)
-        self.transport.write(b"%s%s\r\n%s" % (head, defaults, body))
+        self._send(head, body)
         if closes or self._service.draining:
             self.transport.close()
             return
@@ -163,6 +161,10 @@ class Connection(HttpToolsProtocol):
             self._expect_more()
         if self._held:
             self.loop.call_soon(self._go_on)
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        defaults = b"".join(b"%s: %s\r\n" % field for field in self.server_state.default_headers)
+        self.transport.write(b"%s%s\r\n%s" % (head, defaults, body))
 
     def _expect_more(self) -> None:
         left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
@@ -182,7 +184,7 @@ class Connection(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Take what came during the last request, once its client reads answers."""
-        if self._held and not self._in_progress and not self.flow.write_paused and not self.transport.is_closing():
+        if self._held and not self._in_progress and not self.flow.write_paused and not self.ending:
             self.flow.resume_reading()
             self.data_received(b"")
 
@@ -225,7 +227,7 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._in_message and self._waiting_for_header:
             self._limit_unread_header(len(data if waited else data.rpartition(b"\r\n\r\n")[2]))
-        if self._header_timer is None and not self._owes_answer() and not self.transport.is_closing():
+        if self._header_timer is None and not self._owes_answer() and not self.ending:
             self._expect_header()
 
     def _expect_header(self) -> None:
@@ -241,7 +243,7 @@ class Connection(HttpToolsProtocol):
     def _limit_unread_header(self, more_bytes: int) -> None:
         """Limit a field that does not end, of which `on_header` learns nothing."""
         self._unread_header_bytes += more_bytes
-        if self._unread_header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+        if self._unread_header_bytes > MAX_HEADER_BYTES and not self.ending:
             self.send_400_response(f"the header has more than {MAX_HEADER_BYTES} bytes")
 
     def _owes_answer(self) -> bool:
@@ -255,12 +257,6 @@ class Connection(HttpToolsProtocol):
             raise ValueError(f"the header has more than {MAX_HEADER_BYTES} bytes")  # ends the parsing with a 400
         if self._waiting_for_header:
             super().on_header(name, value)
-
-    def on_response_complete(self) -> None:
-        """Close where the answer came before the end of the body, which nobody would read."""
-        if not self.pipeline and self.cycle.response_complete and self.cycle.more_body:
-            self.transport.close()
-        super().on_response_complete()
 
     def on_message_begin(self) -> None:
         """Let the request know its connection; called by the parser."""
@@ -289,7 +285,8 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with a problem document, as everything else is answered."""
         body = problem_body("invalid_http", "The request is not HTTP", 400, msg, {})
-        self._write(_head(400, MEDIA_TYPE, len(body)) + b"connection: close\r\n", body, closes=True)
+        self._send(_head(400, MEDIA_TYPE, len(body)) + b"connection: close\r\n", body)
+        self.linger()
 
 
 @lru_cache(maxsize=64)  # one refusal answers many requests under overload
