@@ -134,6 +134,8 @@ class EligibilityColumns:
         self.device_names = Vocabulary()
         self.schedules = Schedules()
         self.negatives = KeywordLists()
+        self.state_changes = 0
+        """How often a row was made servable or not, or could have been."""
         self._partial_campaigns = 0
         self._add_campaign("")
 
@@ -170,6 +172,7 @@ class EligibilityColumns:
     def set_active(self, row: int, active: bool) -> None:
         """Let an ad be shown, or stop it."""
         self.rows["active"][row] = active
+        self.state_changes += 1
         self.rows["servable"][row] = active and self.campaigns["servable"][self.rows["campaign"][row]]
 
     def set_bid(self, row: int, bid: float | None) -> None:
@@ -188,6 +191,7 @@ class EligibilityColumns:
             columns["servable"][number] = campaign.is_servable
             of_campaign = np.flatnonzero(self.rows["campaign"][: self.count] == number)
             self.rows["servable"][of_campaign] = self.rows["active"][of_campaign] & campaign.is_servable
+            self.state_changes += len(of_campaign)
 
     def _campaign(self, campaign_id: str | None) -> int:
         number = self.campaign_names.find(campaign_id) if campaign_id else 0

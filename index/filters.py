@@ -91,7 +91,8 @@ class Rule:
     def passes(self, rows: Rows) -> NDArray[np.bool_]:
         """Whether each row may be shown to this request, less what `thins` decides; one value a row."""
         ok = self.admits(rows)
-        ok &= self.targets(rows)
+        if self._has_targets:
+            ok &= self.targets(rows)
         return ok
 
     def admits(self, rows: Rows) -> NDArray[np.bool_]:
@@ -121,6 +122,16 @@ class Rule:
         if self.min_bid is not None:
             ok &= columns["bid"][rows] >= self.min_bid  # NaN, which stands for no bid, is not
         return ok
+
+    @property
+    def bars_nothing(self) -> bool:
+        """Whether all ads pass that may be shown to anybody now."""
+        return self.open_schedules is None and self.barred_lists is None and not self._has_targets
+
+    @property
+    def _has_targets(self) -> bool:
+        targets = (self.device_bit, self.barred_advertisers, self.barred_categories, self.min_bid)
+        return any(target is not None for target in targets)
 
     @property
     def may_thin(self) -> bool:

@@ -14,15 +14,13 @@ from index.coarse import Coarse
 from index.filters import Rows
 from index.hnsw import HnswGraph
 from index.routing import SegmentKey
+from index.sample import Sample
 
 if TYPE_CHECKING:
     from index.faiss_graph import FaissGraph
 
 EXACT_BELOW = 2000
 """Segments of fewer ads are scanned: at most about 0.12 ms, and always right."""
-
-SAMPLE_SIZE = 1024
-"""Rows by which the share of a segment that passes a filter is estimated; of 1 % the estimate is right to a third."""
 
 _ROWS = "rows.npy"
 _GRAPHS: dict[Backend, str] = {"hnswlib": "graph.hnsw", "faiss": "graph.faiss"}
@@ -60,8 +58,7 @@ class Linked:
     ef_search: int
     """Breadth by which the graph reaches the recall asked for."""
     coarse: Coarse
-    sample: NDArray[np.int64]
-    """Rows drawn once and for all, to estimate from."""
+    sample: Sample
 
     @property
     def memory_bytes(self) -> int:
@@ -93,6 +90,11 @@ class Segment:
         """Held in memory; the vectors of the whole index are mapped from disk."""
         return self.vectors.nbytes if self.linked is None else self.linked.memory_bytes
 
+    def rows_at(self, positions: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Rows of some positions; not looked up where they follow one another."""
+        span = self.span
+        return positions + np.int64(span.start) if isinstance(span, slice) else self.rows[positions]
+
     def take(self, positions: NDArray[np.integer], out: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors of some positions, put into `out`, shape (n, dim)."""
         places = positions if self.linked is None else self.rows[positions]
@@ -102,9 +104,7 @@ class Segment:
 
 def link(rows: NDArray[np.int64], graph: Graph, ef_search: int, coarse: Coarse) -> Linked:
     """Put together what a segment of some rows has beside them."""
-    size = min(len(rows), SAMPLE_SIZE)
-    sample = np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
-    return Linked(graph, ef_search, coarse, sample)
+    return Linked(graph, ef_search, coarse, Sample(rows))
 
 
 def graph_type(backend: Backend) -> "type[HnswGraph | FaissGraph]":

@@ -54,7 +54,7 @@ def find(segment: Segment, embeddings: Embeddings, rules: Sequence[Rule], need: 
     if linked is None:
         return scan(segment, embeddings, rules, need)
     ef_search = round(linked.ef_search * effort)
-    share = np.count_nonzero(rules[0].passes(linked.sample)) / len(linked.sample)
+    share = linked.sample.share(rules[0])
     if share == 1 or share * ef_search >= SLACK * need:
         return _walk_together(segment, linked, embeddings, rules, need, effort)
     few = share * len(segment.rows) <= MOST_COMPARED
@@ -84,7 +84,7 @@ def _walk_together(
 def _near(segment: Segment, linked: Linked, embedding: Embeddings, rule: Rule, need: int, effort: float) -> Ranked:
     """Walk, if enough of the ads about the query, embedding (dim,), pass; else scan, or where that found too few."""
     nearby = linked.coarse.members[linked.coarse.from_nearest(embedding).take(NEARBY)]
-    passing = int(np.count_nonzero(rule.passes(segment.rows[nearby])))
+    passing = int(np.count_nonzero(rule.passes(segment.rows_at(nearby))))
     usual = max(round(linked.ef_search * effort), need)
     breadth = math.ceil(SLACK * need * len(nearby) / max(1, passing))
     if breadth <= MOST_BROADENED * usual:
@@ -132,7 +132,7 @@ def _passing(
     segment: Segment, rule: Rule, positions: NDArray[np.int64], scores: NDArray[np.float32], need: int
 ) -> Ranked:
     """What passes of the result of a graph search."""
-    rows = segment.rows[positions]
+    rows = segment.rows_at(positions)
     kept = np.flatnonzero(rule.passes(rows))
     complete = len(positions) == len(segment.rows) and len(kept) <= need
     return Ranked(rows[kept[:need]], scores[kept[:need]], complete)
