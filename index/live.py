@@ -19,8 +19,10 @@ from index.load import load_index
 from index.record_reader import RecordReader
 from index.snapshots import Snapshots
 
-MERGE_LATER_ADS = 2_000
-"""Ads beside the graphs from which on they are linked into them; scanning as many takes 0.3 ms at dim 384."""
+MERGE_LATER_ADS = 1_000
+"""Ads beside the graphs from which on they are linked into them; as many of dim 384 fit into a core's cache."""
+URGENT_LATER_ADS = 8 * MERGE_LATER_ADS
+"""Ads beside the graphs from which on linking them may cost requests more than scanning them does."""
 MERGE_GONE_SHARE = 0.2
 MERGE_AFTER_S = 3_600.0
 """Changes are in a snapshot after so long at the latest, so that a start has few of them to make again."""
@@ -40,6 +42,11 @@ class LiveStats:
     """Ads that are scanned, since they came after the graphs."""
     gone_share: float
     """Of all rows in memory, those of ads that were deleted or written anew since."""
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a merge must not wait for idle cores."""
+        return self.later_ads >= URGENT_LATER_ADS
 
     def needs_merge(self, now: float) -> bool:
         """Whether it is time to build the graphs anew; `now` in seconds since 1970."""

@@ -1,8 +1,8 @@
-"""Writes the next snapshot of a record, in a process of its own: `python -m index.merge RECORD SEED [--rebuild]`.
+"""Writes the next snapshot of a record, in a process of its own: `python -m index.merge RECORD SEED [--urgent]`.
 
 A live index starts it beside itself, with a pipe as standard input: when that closes, because whoever started it has
-ended or been killed, this ends too. Of a core that requests want as well it gets a sixtieth. Whatever moment it is
-killed at, the snapshots that there are stay as they were.
+ended or been killed, this ends too. It runs on cores that nobody else wants; with `--urgent` it gets a sixtieth of a
+core that requests want as well. Whatever moment it is killed at, the snapshots that there are stay as they were.
 
 Exit codes: 0 a snapshot was written, 1 it could not be, 2 wrong usage, 3 whoever started it is gone.
 """
@@ -86,10 +86,11 @@ def main() -> None:
     parser.add_argument("record", type=Path)
     parser.add_argument("seed", type=Path)
     parser.add_argument("--rebuild", action="store_true")
+    parser.add_argument("--urgent", action="store_true")
     args = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _give_way()
+    _give_way(urgent=args.urgent)
     try:
         manifest = merge(args.record, args.seed, rebuild=args.rebuild)
     except (HlmError, OSError) as error:
@@ -102,10 +103,16 @@ def _end_with_parent() -> None:
     os._exit(ALONE)
 
 
-def _give_way() -> None:
-    """Let everything else go first, and yet come to an end where no core is ever idle: so not SCHED_IDLE."""
+def _give_way(*, urgent: bool) -> None:
+    """Let everything else go first.
+
+    A nice process keeps its core for up to 3 ms when a request comes, an idle one gives it up at once; but it may never
+    end where no core is idle.
+    """
     with contextlib.suppress(OSError):  # a sandbox may say no
         os.nice(NICE)
+        if not urgent:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Lists of ads, best first: cut, merged, thinned."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,10 @@ def best_of(rows: NDArray[np.int64], scores: NDArray[np.float32], need: int, *, 
 
 
 def merged(parts: Sequence[Ranked], need: int) -> Ranked:
-    """The best `need` of several lists; an ad that is in more than one counts once."""
+    """The best `need` of several lists, none longer than that; an ad that is in more than one counts once."""
+    some = [part for part in parts if len(part.rows)]
+    if len(some) == 1:
+        return replace(some[0], complete=all(part.complete for part in parts))
     rows, first = np.unique(np.concatenate([part.rows for part in parts]), return_index=True)
     scores = np.concatenate([part.scores for part in parts])[first]
     return best_of(rows, scores, need, all_scored=all(part.complete for part in parts))

@@ -97,7 +97,12 @@ def _best(
     segments: Sequence[Segment], embeddings: NDArray[np.float32], rules: Sequence[Rule], need: int, effort: float
 ) -> list[Ranked]:
     """Of each query the best `need` that pass, before thinning; an ad of several segments counts once."""
-    found = [find(segment, embeddings, rules, need, effort) for segment in segments]
+    floors = np.full(len(rules), -np.inf, dtype=np.float32)
+    found = []
+    for segment in segments:
+        found.append(find(segment, embeddings, rules, floors, need, effort))
+        lasts = [part.scores[-1] if len(part.rows) == need else -np.inf for part in found[-1]]
+        floors = np.maximum(floors, lasts)
     if len(found) == 1:
         return found[0]
     return [merged(of_query, need) for of_query in zip(*found, strict=True)] or [NOTHING] * len(rules)

@@ -25,6 +25,10 @@ CHUNK_ROWS = 256
 """Vectors gathered at once: 384 KB of dim 384, which stay in a core's cache until they are compared."""
 MOST_COMPARED = 2_500
 """Ads that are compared by their vectors; where more pass, codes say which."""
+MULTIPLIED_AT_ONCE = 1024
+"""Products of embeddings and vectors of dim 384 that OpenBLAS forms without copying the vectors first, which takes
+longer than to multiply where the embeddings are few."""
+FEW_EMBEDDINGS = 16
 RESCORED = 500
 """Ads that codes leave to be compared by their vectors, and for a larger top_k so many times as many."""
 RESCORED_PER_HIT = 5
@@ -40,19 +44,22 @@ NEARBY = 1_000
 Embeddings = NDArray[np.float32]
 
 
-def find(segment: Segment, embeddings: Embeddings, rules: Sequence[Rule], need: int, effort: float) -> list[Ranked]:
+def find(
+    segment: Segment, embeddings: Embeddings, rules: Sequence[Rule], floors: Embeddings, need: int, effort: float
+) -> list[Ranked]:
     """Of each query the best `need` ads of a segment that pass, all where fewer do.
 
     Args:
         segment: where to look.
         embeddings: of the queries, shape (n, dim).
         rules: of the queries; their `targets` are the same.
+        floors: scores that other segments reach `need` times already, shape (n,): ads below may be left out.
         need: at least 1.
         effort: share of the usual breadth to spend.
     """
     linked = segment.linked
     if linked is None:
-        return scan(segment, embeddings, rules, need)
+        return _scan_above(segment, embeddings, rules, floors, need)
     ef_search = round(linked.ef_search * effort)
     share = linked.sample.share(rules[0])
     if share == 1 or share * ef_search >= SLACK * need:
@@ -138,6 +145,24 @@ def _passing(
     return Ranked(rows[kept[:need]], scores[kept[:need]], complete)
 
 
+def _scan_above(
+    segment: Segment, embeddings: Embeddings, rules: Sequence[Rule], floors: Embeddings, need: int
+) -> list[Ranked]:
+    """Compare each query with every ad of a segment without a graph, and look closer at those above its floor.
+
+    Beside a graph with most of the ads these are few, which makes ads that came later cheap.
+    """
+    scores = products(embeddings, segment.vectors)
+    answers = []
+    for of_query, rule, floor in zip(scores, rules, floors, strict=True):
+        above = np.flatnonzero(of_query >= floor)
+        rows = segment.rows[above]
+        passing = rule.passes(rows)
+        every = len(above) == len(of_query)
+        answers.append(best_of(rows[passing], of_query[above[passing]], need, all_scored=every))
+    return answers
+
+
 def scan(segment: Segment, embeddings: Embeddings, rules: Sequence[Rule], need: int) -> list[Ranked]:
     """Compare each query with every ad of a segment that it may get; the rules' `targets` are the same."""
     span = segment.span
@@ -155,12 +180,20 @@ def scan(segment: Segment, embeddings: Embeddings, rules: Sequence[Rule], need: 
 def _scores(segment: Segment, embeddings: Embeddings, positions: NDArray[np.integer]) -> NDArray[np.float32]:
     """Cosines of embeddings (n, dim) and the ads at some positions, shape (n, positions)."""
     if segment.linked is None and len(positions) == len(segment.rows):
-        everything: NDArray[np.float32] = embeddings @ segment.vectors.T
-        return everything
+        return products(embeddings, segment.vectors)
     scores = np.empty((len(embeddings), len(positions)), dtype=np.float32)
     gathered = np.empty((min(CHUNK_ROWS, len(positions)), embeddings.shape[1]), dtype=np.float32)
     for start in range(0, len(positions), CHUNK_ROWS):
         chunk = positions[start : start + CHUNK_ROWS]
         vectors = segment.take(chunk, out=gathered[: len(chunk)])
         np.matmul(embeddings, vectors.T, out=scores[:, start : start + len(chunk)])
+    return scores
+
+
+def products(embeddings: Embeddings, vectors: Embeddings) -> NDArray[np.float32]:
+    """Of embeddings (n, dim) and vectors (m, dim), shape (n, m)."""
+    scores = np.empty((len(embeddings), len(vectors)), dtype=np.float32)
+    chunk = MULTIPLIED_AT_ONCE // len(embeddings) if len(embeddings) <= FEW_EMBEDDINGS else len(vectors)
+    for start in range(0, len(vectors), chunk):
+        np.matmul(embeddings, vectors[start : start + chunk].T, out=scores[:, start : start + chunk])
     return scores

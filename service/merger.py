@@ -17,6 +17,7 @@ from artifacts.manifest import IndexManifest
 from artifacts.store import ArtifactError, load_manifest
 from index.live import LiveIndex
 from index.load import needed_bytes
+from index.merge import ALONE
 from memory import available_bytes, return_freed_memory, use_huge_pages
 from service.background import NICE
 from service.errors import MergeError
@@ -106,19 +107,30 @@ class Merger:
             )
 
     def _merge(self) -> None:
-        """Write a snapshot, in a process of its own.
+        """Write a snapshot; begins anew where that becomes urgent, since on busy cores little was done by then.
 
         Raises:
             MergeError: it could not be written, or this is closed.
         """
+        urgent = self._index.live_stats().is_urgent
+        if not self._run_merge(urgent=urgent):
+            self._run_merge(urgent=True)
+
+    def _run_merge(self, *, urgent: bool) -> bool:
+        """Write a snapshot, in a process of its own; False where it was ended because it has become urgent."""
         command = [sys.executable, "-m", "index.merge", str(self._index.record), str(self._index.seed)]
+        command += ["--urgent"] * urgent
         with (
             tempfile.TemporaryFile("w+") as said,
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said) as process,  # noqa: S603
         ):
-            while process.poll() is None and not self._closing.wait(POLL_S / 10):
-                pass
+            overdue = False
+            while process.poll() is None and not overdue and not self._closing.wait(POLL_S / 10):
+                overdue = not urgent and self._index.live_stats().is_urgent
             process.communicate()  # closes its standard input, by which it ends where it has not yet
+            if overdue and process.returncode == ALONE:
+                return False
             if process.returncode:
                 said.seek(0)
                 raise MergeError(said.read().strip().rpartition("\n")[2].removeprefix("error: "))
+        return True

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from index.live import MERGE_LATER_ADS
 from index.snapshots import Snapshots
 from tests.e2e.conftest import Server
 from tests.index.support import unit_vectors
@@ -83,10 +84,10 @@ def test_what_was_answered_holds_at_once_and_after_a_kill(shop: Callable[[], Sho
 
 def test_many_new_ads_are_merged_into_the_graphs_while_requests_are_answered(shop: Callable[[], Shop], tmp_path: Path):
     first = shop()
-    vectors = np.round(unit_vectors(2_000, 384, seed=3), 6).tolist()
+    vectors = np.round(unit_vectors(MERGE_LATER_ADS, 384, seed=3), 6).tolist()
     new = [{"ad_id": f"n{i}", "title": f"n {i}", "market": "us", "embedding": v} for i, v in enumerate(vectors)]
-    assert first.put(*new)["applied"] == 2_000
-    assert first.live["later_ads"] == 2_000
+    assert first.put(*new)["applied"] == MERGE_LATER_ADS
+    assert first.live["later_ads"] == MERGE_LATER_ADS
     best = first.ads("cordless drill")
 
     def merged() -> bool:

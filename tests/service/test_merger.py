@@ -1,13 +1,17 @@
 """When the graphs of a live index are built anew, and what becomes of it; the merges are real processes."""
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from index.live import LiveIndex
+from index.merge import ALONE
 from service.live_metrics import LiveMetrics
 from service.merger import Merger
 from tests.index.live_oracle import random_upsert
@@ -63,6 +67,26 @@ def test_later_ads_are_linked_into_the_graphs_and_those_are_swapped(merged: Merg
     wait_until(lambda: merged.merges("merged") == 1, PATIENCE_S)
     assert merged.live.live_stats().snapshot_sequence >= 20
     assert merged.registry.get_sample_value("hlm_index_later_ads") == merged.live.live_stats().later_ads < 20
+    merged.shop.check()
+
+
+def test_a_merge_that_finds_no_idle_core_begins_anew_once_it_is_urgent(merged: Merged, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("index.live.URGENT_LATER_ADS", 40)
+    started: list[list[str]] = []
+    begin = subprocess.Popen
+    waits = [sys.executable, "-c", f"import os; os.read(0, 1); os._exit({ALONE})"]
+
+    def begin_but_get_nowhere_at_first(command: list[str], **options: Any) -> "subprocess.Popen[str]":
+        started.append(command)
+        return begin(command if "--urgent" in command else waits, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", begin_but_get_nowhere_at_first)
+    merged.write_ads(30)
+    wait_until(lambda: len(started) == 1, PATIENCE_S)
+    merged.write_ads(60)
+    wait_until(lambda: merged.merges("merged") == 1, PATIENCE_S)
+    assert [command[-1] == "--urgent" for command in started] == [False, True]
+    assert merged.merges("failed") == 0
     merged.shop.check()
 
 
