@@ -20,6 +20,7 @@ from index.cli import app
 from index.errors import MergeBusyError
 from index.merge import merge
 from index.record import Record
+from index.record_seed import forget_deletions
 from index.snapshots import Snapshots
 from tests.index.live_oracle import WANTED, random_change, random_upsert
 from tests.index.live_shop import EMBEDDINGS, Shop
@@ -76,6 +77,7 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        forget_deletions(self.shop.record)
         self.shop.restart()
 
     @rule()
