@@ -120,8 +120,8 @@ check-swap: .venv-dev/.complete ## Releases swapped under load, good and bad one
 	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
 	@.venv-dev/bin/python -m benchmarks.swap --encoder $(ENCODER) --other-encoder var/encoders/minilm-fp32 --feed var/feeds/samples.jsonl.gz $(BENCH_QUERIES) $(if $(QUICK),--swaps 6 --seconds 2) $(BENCH_ARGS)
 
-# All five inventories where the data set is at hand.
-FILTERED_FEEDS = $(or $(wildcard $(DATA)/../*/ads.jsonl.gz),$(BENCH_FEED))
+# All five inventories where the data set is at hand; they take minutes to embed and link, so not in a hurry.
+FILTERED_FEEDS = $(if $(QUICK),var/feeds/samples.jsonl.gz,$(or $(wildcard $(DATA)/../*/ads.jsonl.gz),$(BENCH_FEED)))
 
 check-index: .venv-dev/.complete ## Filtered search, ads changed while a real server answers, recall after many merges, 500 kills; QUICK=1 for a tenth
 	$(bench_artifacts)

@@ -12,7 +12,7 @@ from benchmarks.servers import add_arguments
 QUICK = {
     "benchmarks.filtered": ("--searches", "100", "--returned", "100000"),
     "benchmarks.live": ("--rounds", "1", "--merges", "1", "--seconds", "2"),
-    "benchmarks.churn": ("--ads", "3000"),
+    "benchmarks.churn": ("--ads", "2500"),
     "benchmarks.kills": ("--kills", "50"),
 }
 """The checks, and what makes each a tenth of itself."""
@@ -23,12 +23,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     parser.add_argument("--feed", nargs="+", required=True, help="ads for filtered searches")
+    parser.add_argument("--work", default="var/filtered", help="where their indexes are kept for next time")
     parser.add_argument("--quick", action="store_true", help="a tenth of each")
     args = parser.parse_args()
     pair = ["--encoder", str(args.encoder), "--index", str(args.index)]
     queries = ["--queries", str(args.queries)] if args.queries else []
     options = {
-        "benchmarks.filtered": [*pair[:2], *queries, "--feed", *args.feed],
+        "benchmarks.filtered": [*pair[:2], *queries, "--work", args.work, "--feed", *args.feed],
         "benchmarks.live": [*pair, *queries],
         "benchmarks.churn": pair[2:],
         "benchmarks.kills": [],

@@ -49,12 +49,22 @@ def random_filters(chance: random.Random, advertisers: Sequence[str], categories
         market=chance.choice([None, *MARKETS, "US", "fr"]),
         language=chance.choice([None, None, "en", "es", "de"]),
         device=chance.choice([None, "mobile", "Desktop", "watch"]),
-        exclude_advertisers=frozenset(chance.sample(advertisers, chance.choice([0, 0, 3, 50]))),
-        exclude_categories=frozenset(chance.sample(categories, chance.choice([0, 0, 5, 200]))),
+        exclude_advertisers=_some(chance, advertisers, 50),
+        exclude_categories=_some(chance, categories, 200),
         min_bid=chance.choice([None, None, 0.2, 0.9]),
         max_per_advertiser=chance.choice([None, None, 2]),
         utc_offset_minutes=chance.choice([0, 60, -480]),
     )
+
+
+def _some(chance: random.Random, names: Sequence[str], most: int) -> frozenset[str]:
+    """None of them, a few, or many, but never all."""
+    return frozenset(chance.sample(names, min(len(names) // 2, chance.choice([0, 0, 5, most]))))
+
+
+def advertiser_of(ad: Mapping[str, Any]) -> str:
+    """Shop data names a brand where an ad feed names its advertiser."""
+    return ad.get("advertiser_id") or ad.get("brand") or ""
 
 
 def ineligible(ads: Iterable[Mapping[str, Any]], wanted: Wanted) -> int:
@@ -62,7 +72,7 @@ def ineligible(ads: Iterable[Mapping[str, Any]], wanted: Wanted) -> int:
     of_advertiser: Counter[str] = Counter()
     wrong = 0
     for ad in ads:
-        advertiser = ad.get("brand") or ""
+        advertiser = advertiser_of(ad)
         of_advertiser[advertiser] += 1
         most = wanted.filters.max_per_advertiser if advertiser else None
         wrong += not may_get(ad, wanted) or (most is not None and of_advertiser[advertiser] > most)
@@ -83,12 +93,12 @@ def may_get(ad: Mapping[str, Any], wanted: Wanted) -> bool:
         and _is_for(filters.market, ad["market"])
         and _is_for(filters.language, ad["language"])
         and (filters.device is None or not devices or filters.device.lower() in devices)
-        and ad.get("brand") not in filters.exclude_advertisers
+        and advertiser_of(ad) not in filters.exclude_advertisers
         and not any(
             category == name.lower() or category.startswith(f"{name.lower()} > ") for name in filters.exclude_categories
         )
         and (filters.min_bid is None or (ad["bid"] is not None and ad["bid"] >= filters.min_bid - 1e-6))
-        and _drawn(wanted.request_id, ad["campaign_id"]) < campaign.get("pass_through_rate", 1)
+        and drawn(wanted.request_id, ad["campaign_id"]) < campaign.get("pass_through_rate", 1)
     )
 
 
@@ -116,7 +126,7 @@ def _is_for(asked: str | None, places: str | Sequence[str] | None) -> bool:
     return asked.lower() in ([places] if isinstance(places, str) else places)
 
 
-def _drawn(request_id: str, campaign_id: str) -> float:
+def drawn(request_id: str, campaign_id: str) -> float:
     """What decides, from 0 to below 1: SplitMix64 of two hashes."""
     mixed = _hash(request_id) ^ _hash(campaign_id)
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 % _TWO_64

@@ -27,7 +27,7 @@ from rich.table import Table
 from artifacts.errors import HlmError
 from artifacts.manifest import EncoderManifest
 from artifacts.store import file_sha256, load_manifest, write_atomic
-from benchmarks.eligible import CAMPAIGNS, NOW, ineligible, random_filters, target
+from benchmarks.eligible import CAMPAIGNS, NOW, advertiser_of, ineligible, random_filters, target
 from benchmarks.queries import read_queries
 from benchmarks.tables import wide_console
 from cores import usable_cores
@@ -172,7 +172,7 @@ def _check(
 ) -> tuple[int, int]:
     """How many returned ads were checked, and how many of them were wrong; ads are paused and resumed all the while."""
     chance = random.Random(SEED)
-    advertisers = sorted({ad["brand"] for ad in ads.values() if ad.get("brand")})
+    advertisers = sorted({advertiser_of(ad) for ad in ads.values()} - {""})
     categories = sorted({ad["category"] for ad in ads.values()})
     by_row = list(ads.values())
     checked = wrong = number = 0

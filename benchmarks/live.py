@@ -97,7 +97,7 @@ def _measure(
         between.loads += stretch(2 * args.seconds).loads
         before = server.merges
         _write_many(server, np.load(args.index / VECTORS, mmap_mode="r"), number)
-        while server.merges == before:
+        while not merging.loads or server.merges == before:  # of a small index it may have ended already
             merging.loads += stretch(MERGE_STRETCH_S).loads
     rows = {"quiet": quiet, "100 flips, 10 new ads a second": changing, "quiet, later": between, "merging": merging}
     figures = {

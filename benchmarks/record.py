@@ -68,7 +68,7 @@ def begin(path: Path, ad_count: int) -> float:
     started = time.perf_counter()
     db = create(path, Origin("benchmark", "benchmark", DIM))
     db.execute("BEGIN")
-    db.executemany("INSERT INTO ads VALUES (?, 0, 0, ?, ?, NULL)", ads(ad_count))
+    db.executemany("INSERT INTO ads VALUES (NULL, ?, 0, 0, ?, ?, NULL)", ads(ad_count))
     db.execute("COMMIT")
     seal(db)
     return time.perf_counter() - started

@@ -151,7 +151,7 @@ def campaign(
       hlm ads campaign c-17 --budget exhausted
       hlm ads campaign c-17 --status paused
       hlm ads campaign c-17 --pass-through-rate 0.3
-      hlm ads campaign c-17 --patch '{"negative_keywords": ["free", "[second hand]"]}'
+      hlm ads campaign c-17 --patch '{"negative_keywords": ["free", "second hand"]}'
 
     Exit codes:
       0  done

@@ -90,7 +90,7 @@ class LiveIndex:
         """
         snapshots = Snapshots(record)
         with contextlib.closing(RecordReader(record)) as reader:
-            snapshots.drop_after(reader.sequence)
+            snapshots.drop_strange(reader.forgotten, reader.sequence)
             base, _ = snapshots.open_newest(seed, threads=threads)
             generation = Generation(base)
             generation.replay(reader.changes_since(generation.sequence))

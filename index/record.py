@@ -1,12 +1,13 @@
 """The durable record: what is true of each ad and campaign, in SQLite. The index in memory follows from it.
 
-    ads        ad_id  sequence  content_sequence  document  embedding  embedded_by
+    ads        number  ad_id  sequence  content_sequence  document  embedding  embedded_by
     campaigns  campaign_id  sequence  document
     meta       name  value
 
 It holds state and no log: one row an ad, with the sequence number of its last change. What has happened since a
 snapshot is the rows with a higher number, in their order, however often each has changed. The ads of the index that it
-began with have number 0. A deleted ad keeps a row without a document, so that a snapshot learns of it.
+began with have sequence number 0. A deleted ad keeps a row without a document, so that a snapshot learns of it; that
+of an ad which came later than the record's beginning is removed once every snapshot has learned.
 
 One thread of one process writes (`Record`); any number of connections read beside it (`index.record_reader`), also
 those of other processes.
@@ -94,6 +95,19 @@ class Record:
                 raise
             self.sequence = transaction.sequence
 
+    def forget_deletions(self, before: int) -> int:
+        """Remove what is left of deleted ads; gives of how many.
+
+        The index that the record began with may be opened at any time, so what is left of its own ads stays.
+
+        Args:
+            before: every snapshot that may still be opened has all changes up to this sequence number, which is that
+                of the last change at most.
+        """
+        assert before <= self.sequence
+        with self.transaction() as transaction:
+            return transaction.forget_deletions(before)
+
     def close(self) -> None:
         """Move what is in the write-ahead log to the file, and let go of both."""
         self._closing.close()
@@ -123,6 +137,18 @@ class Transaction:
                 return self._patch_ad(change)
             case PatchCampaign():
                 return self._patch_campaign(change)
+
+    def forget_deletions(self, before: int) -> int:
+        """See `Record.forget_deletions`."""
+        # Strictly before, so that the last change, whose number must not come again, stays whatever it was.
+        count = self._db.execute(
+            "DELETE FROM ads WHERE document IS NULL AND sequence < ?"
+            " AND number > (SELECT value FROM meta WHERE name = 'seeded')",
+            (before,),
+        ).rowcount
+        if count:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('forgotten', ?)", (before,))
+        return count
 
     def _upsert(self, change: Upsert) -> AdState | None:
         ad_id, document, embedding = change.ad.ad_id, write_ad(change.ad), change.embedding.tobytes()

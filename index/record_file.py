@@ -12,7 +12,7 @@ from index.errors import RecordError, RecordFullError
 
 APPLICATION_ID = 0x484C_4D31
 """`HLM1` in the file's header, by which `file` and we tell a record from other SQLite files."""
-FORMAT = 1
+FORMAT = 2
 PAGE_BYTES = 8192
 """Holds three ads of dim 384 at 2.7 KB each; in pages of 4,096 bytes each would have one of its own."""
 BUSY_TIMEOUT_S = 10.0
@@ -25,6 +25,7 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE ads (
+    number INTEGER PRIMARY KEY,
     ad_id TEXT NOT NULL UNIQUE,
     sequence INTEGER NOT NULL,
     content_sequence INTEGER NOT NULL,
@@ -33,6 +34,7 @@ CREATE TABLE ads (
     embedded_by TEXT
 );
 CREATE INDEX ads_by_sequence ON ads (sequence) WHERE sequence > 0;
+CREATE INDEX deletions ON ads (sequence) WHERE document IS NULL;
 CREATE TABLE campaigns (campaign_id TEXT NOT NULL UNIQUE, sequence INTEGER NOT NULL, document BLOB NOT NULL);
 """
 
@@ -58,6 +60,7 @@ def create(path: Path, origin: Origin) -> sqlite3.Connection:
 
 def seal(db: sqlite3.Connection) -> None:
     """End what `create` began: from here on the file has a write-ahead log, for good."""
+    db.execute("INSERT INTO meta SELECT 'seeded', coalesce(max(number), 0) FROM ads")
     db.execute("PRAGMA journal_mode = WAL")
     db.close()
 
@@ -96,6 +99,12 @@ def _origin(path: Path, db: sqlite3.Connection) -> Origin:
     marks = ",".join("?" * len(Origin._fields))
     meta = dict(db.execute(f"SELECT name, value FROM meta WHERE name IN ({marks})", Origin._fields))  # noqa: S608
     return Origin(**meta)
+
+
+def forgotten(db: sqlite3.Connection) -> int:
+    """Deletions by changes before this number may be missing."""
+    row = db.execute("SELECT value FROM meta WHERE name = 'forgotten'").fetchone()
+    return row[0] if row else 0
 
 
 def last_sequence(db: sqlite3.Connection) -> int:

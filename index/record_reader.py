@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from index.ad_document import read_ad, read_campaign, read_embedding
 from index.changes import AdState, CampaignState, State
 from index.errors import RecordError
-from index.record_file import clear_errors, connect, last_sequence
+from index.record_file import clear_errors, connect, forgotten, last_sequence
 
 PAGE_ROWS = 500
 """Read at a time, so that no read holds a transaction open for long."""
@@ -39,6 +39,12 @@ class RecordReader:
         """Of the last change, 0 where there was none."""
         with clear_errors(self.path):
             return last_sequence(self._db)
+
+    @property
+    def forgotten(self) -> int:
+        """Deletions by changes before this number may be missing; 0 where none is."""
+        with clear_errors(self.path):
+            return forgotten(self._db)
 
     def check(self) -> None:
         """Read through the whole file, at about 1 GB a second where it is cached.
@@ -108,8 +114,8 @@ class RecordReader:
         """All ads that there are, with their embeddings, in the order in which they first came."""
         after = 0
         query = (
-            "SELECT rowid, ad_id, sequence, document, embedding FROM ads"
-            " WHERE document IS NOT NULL AND rowid > ? ORDER BY rowid LIMIT ?"
+            "SELECT number, ad_id, sequence, document, embedding FROM ads"
+            " WHERE document IS NOT NULL AND number > ? ORDER BY number LIMIT ?"
         )
         while rows := self._read(query, after, PAGE_ROWS):
             yield from (_ad_state(row[1:]) for row in rows)

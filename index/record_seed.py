@@ -20,6 +20,7 @@ from index.layout import ADS, CAMPAIGNS, ELIGIBILITY, VECTORS
 from index.record import Record, Synchronous
 from index.record_file import Origin, clear_errors, create, lock, seal
 from index.record_reader import RecordReader
+from index.snapshots import KEPT, Snapshots
 
 ROWS_A_STEP = 1_000
 LOGGED_ROWS = 100_000
@@ -60,8 +61,18 @@ def open_record(path: Path, index: Path, *, synchronous: Synchronous = "full") -
             logger.info("%s: was not closed, so all of it is checked", path)
             with contextlib.closing(RecordReader(path)) as reader:
                 reader.check()
+        forget_deletions(record)
         undo.pop_all()
     return record
+
+
+def forget_deletions(record: Record) -> None:
+    """Of ads that no snapshot has; only where there are as many as are kept, so that followers see each for a while."""
+    names = (int(snapshot.name) for snapshot in Snapshots(record.path).newest_first())
+    in_record = [sequence for sequence in names if sequence <= record.sequence]
+    if len(in_record) >= KEPT:
+        count = record.forget_deletions(min(in_record))
+        logger.info("%s: what was left of %d deleted ads is forgotten", record.path, count)
 
 
 def _begin(path: Path, index: Path, manifest: IndexManifest, origin: Origin) -> None:
@@ -75,7 +86,7 @@ def _begin(path: Path, index: Path, manifest: IndexManifest, origin: Origin) -> 
             undo.callback(temporary.unlink, missing_ok=True)
             with clear_errors(path), contextlib.closing(create(temporary, origin)) as db:
                 db.execute("BEGIN")
-                db.executemany("INSERT INTO ads VALUES (?, ?, ?, ?, ?, ?)", _rows(index, manifest))
+                db.executemany("INSERT INTO ads VALUES (NULL, ?, ?, ?, ?, ?, ?)", _rows(index, manifest))
                 db.executemany("INSERT INTO campaigns VALUES (?, 0, ?)", _campaigns(index, manifest))
                 db.execute("COMMIT")
                 seal(db)

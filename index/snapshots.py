@@ -58,11 +58,16 @@ class Snapshots:
                 logger.error("a snapshot cannot be used, an older one is: %s", error)  # noqa: TRY400 - it says all
         return load_index(seed, threads=threads), seed
 
-    def drop_after(self, sequence: int) -> None:
-        """Remove those with changes that the record has not: its last commits were lost, or it was restored."""
+    def drop_strange(self, forgotten: int, last: int) -> None:
+        """Remove those that the record cannot bring up to date: they or it were restored, or its last commits lost.
+
+        Args:
+            forgotten: deletions before this sequence number are in the record no more.
+            last: sequence number of its last change.
+        """
         for path in self.newest_first():
-            if int(path.name) > sequence:
-                logger.warning("%s: removed, since its record ends with change %d", path, sequence)
+            if not forgotten <= int(path.name) <= last:
+                logger.warning("%s: removed, since its record has changes from %d to %d alone", path, forgotten, last)
                 shutil.rmtree(path)
 
     @contextlib.contextmanager

@@ -129,9 +129,17 @@ class AdChanges:
         found = await asyncio.to_thread(_read, _writer_of(self._stable()), lambda reader: reader.find(ad_id))
         return None if found is None else found.state
 
-    async def changes(self, after: int, limit: int) -> list[State]:
-        """The first changes after a sequence number, without embeddings; raises as `sequence`."""
-        return await asyncio.to_thread(_read, _writer_of(self._stable()), lambda reader: reader.page(after, limit))
+    async def changes(self, after: int, limit: int) -> tuple[list[State], bool]:
+        """The first changes after a sequence number, without embeddings, and whether no deletion of them is forgotten.
+
+        Raises as `sequence`.
+        """
+
+        def read(reader: RecordReader) -> tuple[list[State], bool]:
+            page = reader.page(after, limit)
+            return page, reader.forgotten <= after
+
+        return await asyncio.to_thread(_read, _writer_of(self._stable()), read)
 
     def _stable(self) -> Release:
         releases = self._releases()

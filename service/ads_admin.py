@@ -130,10 +130,11 @@ async def changes_since(request: Request) -> Response:
     changes, ends = _changes_of(request), monotonic() + query.wait_ms / 1e3
     while changes.sequence <= query.since and monotonic() < ends:  # noqa: ASYNC110 - they come from another thread
         await asyncio.sleep(POLL_S)
-    states = await changes.changes(query.since, query.limit)
+    states, complete = await changes.changes(query.since, query.limit)
     sequence = states[-1].sequence if states else query.since
     described = await asyncio.to_thread(lambda: list(map(_describe, states)))  # 7 ms for a thousand
-    return _answer({"changes": described, "sequence": sequence, "last": max(changes.sequence, sequence)})
+    last = max(changes.sequence, sequence)
+    return _answer({"changes": described, "sequence": sequence, "last": last, "complete": complete})
 
 
 ROUTES = (

@@ -146,7 +146,13 @@ class CacheSettings(Section):
     embedding_bytes: int = Field(
         67_108_864, ge=0, description="Memory for query embeddings, about 2 KB each at dim 384; 0 turns it off."
     )
-    result_ttl_ms: int = Field(0, ge=0, le=60_000, description="How long a whole result is used again; 0 turns it off.")
+    result_ttl_ms: int = Field(
+        0,
+        ge=0,
+        le=1_000,
+        description="How long a whole result is used again, at most the second in which changes of ads have to be"
+        " obeyed; 0 turns it off.",
+    )
 
 
 class StepSettings(Section):

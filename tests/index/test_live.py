@@ -15,20 +15,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from typer.testing import CliRunner
 
 from artifacts.store import ArtifactError
-from index.changes import Change, Delete
+from index.changes import Delete
 from index.cli import app
-from index.compaction import write_base
 from index.errors import MergeBusyError
-from index.generation import Generation, empty_base
-from index.live import LiveIndex
 from index.merge import merge
 from index.record import Record
-from index.record_file import Origin, create, seal
+from index.record_seed import forget_deletions
 from index.snapshots import Snapshots
-from tests.index.live_oracle import BLANK, WANTED, Oracle, assert_answers, queries, random_change, random_upsert
-from tests.index.support import DIM, SPACE, unit_vectors
-
-EMBEDDINGS = queries()
+from tests.index.live_oracle import WANTED, random_change, random_upsert
+from tests.index.live_shop import EMBEDDINGS, Shop
+from tests.index.support import DIM, unit_vectors
 
 
 @pytest.fixture(autouse=True)
@@ -36,39 +32,6 @@ def small_graphs(monkeypatch):
     """Graphs from 40 ads on, so that small tests have some."""
     for module in ("index.segment", "index.compaction"):
         monkeypatch.setattr(f"{module}.EXACT_BELOW", 40)
-
-
-class Shop:
-    """A record, a live index over it, and what both must say."""
-
-    def __init__(self, directory: Path) -> None:
-        self.seed, self.path = directory / "seed", directory / "shop.db"
-        write_base(Generation(empty_base(BLANK)), self.seed, None, threads=1)
-        seal(create(self.path, Origin("blank", SPACE.space_id, DIM)))
-        self.oracle = Oracle()
-        self.record = Record(self.path)
-        self.live = LiveIndex.open(self.path, self.seed)
-
-    def make(self, change: Change) -> None:
-        self.oracle.make(change)
-        with self.record.transaction() as transaction:
-            state = transaction.make(change)
-        if state is not None:
-            self.live.apply([state])
-
-    def merge(self, *, rebuild: bool = False) -> None:
-        manifest = merge(self.path, self.seed, rebuild=rebuild)
-        assert manifest.ad_count == len(self.oracle.ads)
-
-    def restart(self) -> None:
-        self.record.close()
-        self.record = Record(self.path)
-        self.live = LiveIndex.open(self.path, self.seed)
-
-    def check(self) -> None:
-        assert_answers(self.live.search(EMBEDDINGS, WANTED), self.oracle, EMBEDDINGS)
-        assert_answers(self.live.exact_search(EMBEDDINGS, WANTED), self.oracle, EMBEDDINGS)
-        assert self.live.stats().ad_count == len(self.oracle.ads)
 
 
 @pytest.fixture
@@ -114,6 +77,7 @@ class LiveMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        forget_deletions(self.shop.record)
         self.shop.restart()
 
     @rule()

@@ -32,6 +32,25 @@ def record(path: Path):
     opened.close()
 
 
+def deleted(path: Path) -> set[str]:
+    return {state.ad_id for state in RecordReader(path).page(0, 100) if isinstance(state, AdState) and not state.ad}
+
+
+def test_deletions_are_forgotten_up_to_a_number_and_the_last_change_never(path: Path, record: Record):
+    make(record, upsert("a"), upsert("b"), upsert("c"), Delete("a"), Delete("b"), upsert("a"), Delete("c"))
+    assert record.forget_deletions(5) == 0  # that of b is change 5 itself
+    assert RecordReader(path).forgotten == 0
+    assert record.forget_deletions(7) == 1
+    assert deleted(path) == {"c"}
+    assert RecordReader(path).forgotten == 7
+    assert record.sequence == RecordReader(path).sequence == 7
+    record.close()
+    again = Record(path)
+    assert (again.sequence, make(again, upsert("b"))[0].sequence) == (7, 8)
+    assert contents(path).keys() == {"a", "b"}
+    again.close()
+
+
 def test_an_ad_is_kept_whole_with_its_embedding(path: Path, record: Record):
     fields = {"bid": 0.1, "status": "paused", "devices": ["mobile"], "attrs": {"a": [1, {"b": None}]}, "colour": "red"}
     make(record, upsert("a/ü\x00\U0001f600", 3, embedded_by="minilm-1", **fields))
@@ -180,8 +199,8 @@ UNFIT = {
         "of another kind",
     ),
     "of a later format": (
-        lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 2"),
-        "of format 2; this version reads format 1",
+        lambda path: sqlite3.connect(path).execute("PRAGMA user_version = 3"),
+        "of format 3; this version reads format 2",
     ),
 }
 

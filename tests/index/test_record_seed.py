@@ -1,8 +1,10 @@
 """A record begins with the ads of an index, says of them what their feed said, and belongs to that index alone."""
 
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import pytest
 from artifacts.store import ArtifactError
 from index.ad_document import write_ad
 from index.build import BuildInputs, BuildOptions, build_index
-from index.changes import Upsert
+from index.changes import AdPatch, AdState, Change, Delete, PatchAd, Upsert
 from index.errors import RecordError
 from index.feed import FeedAd
+from index.filters import Wanted
 from index.layout import VECTORS
+from index.live import LiveIndex
+from index.merge import merge
 from index.record import Record
 from index.record_reader import RecordReader
 from index.record_seed import open_record
+from index.snapshots import Snapshots
 from tests.index.support import SPACE, WordEmbedder, inputs, unit_vectors, write_feed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +120,55 @@ def test_it_is_opened_again_with_all_that_was_changed(tmp_path: Path):
     again = open_record(tmp_path / "record.db", index, synchronous="normal")
     assert again.sequence == 1
     again.close()
+
+
+def test_deletions_are_forgotten_when_two_snapshots_have_them_but_those_of_the_index_never(tmp_path: Path):
+    """The index that it began with may have to be opened again, and would bring back what is not said to be gone."""
+    index, path = build(tmp_path), tmp_path / "record.db"
+
+    def change(*changes: Change) -> None:
+        with closing(open_record(path, index)) as record, record.transaction() as transaction:
+            for one in changes:
+                transaction.make(one)
+
+    def known() -> set[str]:
+        with closing(open_record(path, index)), closing(RecordReader(path)) as reader:
+            return {state.ad_id for state in reader.page(0, 100) if isinstance(state, AdState)}
+
+    later = [Upsert(FeedAd(ad_id=ad_id, title=ad_id), unit_vectors(1)[0]) for ad_id in ("x", "y", "z")]
+    change(*later, Upsert(FeedAd.model_validate(ADS[0] | {"title": "Another"}), unit_vectors(1)[0]))
+    change(Delete("x"), Delete("plain"))
+    merge(path, index)
+    change(Delete("y"))
+    assert known() == {"x", "y", "z", "plain"}
+    merge(path, index)
+    change(PatchAd("z", AdPatch(bid=1)))
+    assert known() == {"y", "z", "plain"}  # the older snapshot has y
+    shutil.rmtree(Snapshots(path).directory)
+    live = LiveIndex.open(path, index)
+    [hits] = live.exact_search(unit_vectors(1), [Wanted(10)])
+    assert set(hits.ad_ids) == {"z"}
+
+
+def test_a_snapshot_from_before_forgotten_deletions_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """One that was restored from a copy: it has ads of which nothing says any more that they are gone."""
+    index, path = build(tmp_path), tmp_path / "record.db"
+    snapshots = Snapshots(path)
+    with closing(open_record(path, index)) as record, record.transaction() as transaction:
+        transaction.make(Upsert(FeedAd(ad_id="x", title="x"), unit_vectors(1)[0]))
+    merge(path, index)
+    shutil.copytree(snapshots.path_of(1), tmp_path / "copy")
+    for number in (2, 3, 4):
+        with closing(open_record(path, index)) as record, record.transaction() as transaction:
+            transaction.make(Delete("x") if number == 2 else PatchAd("plain", AdPatch(bid=number)))
+        merge(path, index)
+    open_record(path, index).close()
+    shutil.rmtree(snapshots.directory)
+    shutil.copytree(tmp_path / "copy", snapshots.path_of(1))
+    live = LiveIndex.open(path, index)
+    assert "000000000001: removed, since its record has changes from 3 to 4 alone" in caplog.text
+    [hits] = live.exact_search(unit_vectors(1), [Wanted(10)])
+    assert "x" not in hits.ad_ids
 
 
 def test_another_index_is_refused(tmp_path: Path):

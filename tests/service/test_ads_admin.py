@@ -1,5 +1,6 @@
 """Changes of ads over the admin listener: a real one, over a real record and writer, and an index that is a dict."""
 
+import contextlib
 import itertools
 import json
 import socket
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+from index.record import Record
 from service.metrics import Metrics
 from service.release import Release
 from tests.index.records import contents
@@ -269,8 +271,20 @@ def test_changes_are_told_in_their_order_and_can_be_followed(admin: httpx.Client
         "campaign": {"campaign_id": "c", "budget": "exhausted", "pass_through_rate": 1.0},
     }
     rest = admin.get("/changes", params={"since": first["sequence"]}).json()
-    assert rest == {"changes": [{"sequence": 4, "ad_id": "a", "ad": None}], "sequence": 4, "last": 4}
-    assert admin.get("/changes", params={"since": 4}).json() == {"changes": [], "sequence": 4, "last": 4}
+    assert rest == {"changes": [{"sequence": 4, "ad_id": "a", "ad": None}], "sequence": 4, "last": 4, "complete": True}
+    nothing = {"changes": [], "sequence": 4, "last": 4, "complete": True}
+    assert admin.get("/changes", params={"since": 4}).json() == nothing
+
+
+def test_who_asks_for_changes_from_before_forgotten_deletions_is_told(admin: httpx.Client, served: Served):
+    put(admin, line("a"))
+    admin.delete("/ads/a")
+    put(admin, line("b"))
+    served.writer.close()
+    with contextlib.closing(Record(served.path)) as record:
+        assert record.forget_deletions(3) == 1
+    complete = {since: admin.get("/changes", params={"since": since}).json()["complete"] for since in (0, 2, 3)}
+    assert complete == {0: False, 2: False, 3: True}
 
 
 def test_who_waits_for_a_change_gets_it_when_it_comes(admin: httpx.Client):

@@ -15,7 +15,7 @@ from index.merge import ALONE
 from service.live_metrics import LiveMetrics
 from service.merger import Merger
 from tests.index.live_oracle import random_upsert
-from tests.index.test_live import Shop
+from tests.index.live_shop import Shop
 from tests.waiting import wait_until
 
 PATIENCE_S = 120

@@ -53,6 +53,10 @@ def test_command_line_beats_environment_beats_file_beats_default(config: Path, m
         (RELEASE + "canary: {name: b, encoder: f, index: j, share: 2}", "canary.share: expected at most 1, found 2"),
         (RELEASE + "request_log: {sample_share: 0.1}", "request_log: path is needed where sample_share is above 0"),
         (RELEASE + "tracing: {otlp_endpoint: 'http://me:secret@x'}", "tracing.otlp_endpoint: expected text that match"),
+        (
+            RELEASE + "cache: {result_ttl_ms: 2000}",  # changes have to be obeyed within a second
+            "cache.result_ttl_ms: expected at most 1000, found 2000",
+        ),
         (RELEASE + "server: 8080", "server: expected settings by name, found 8080"),
         (
             RELEASE + "server: {log_level: chatty}",
@@ -67,7 +71,7 @@ def test_command_line_beats_environment_beats_file_beats_default(config: Path, m
         *("no release", "out of range", "misspelt setting", "misspelt section", "wrong type"),
         *("one name for two", "share over 1"),
         *("request log without path", "a password that /info would show"),
-        *("not a section", "none of those", "not a list"),
+        *("results kept for too long", "not a section", "none of those", "not a list"),
         *("not YAML", "a scalar", "a number as name"),
     ],
 )

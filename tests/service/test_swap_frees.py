@@ -26,7 +26,7 @@ def test_a_release_that_answered_and_refused_is_freed_when_it_is_dropped(small: 
         settings_of(
             pair(name, encoder, index),
             swap={"keep_previous_ms": 0},
-            cache={"result_ttl_ms": 60_000},
+            cache={"result_ttl_ms": 1_000},
             monitor={"recall_sample_share": 1.0},
         )
         for name, encoder, index in (
