@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "export": {"artifacts", "index", "service"},
     "client": {"artifacts"},
     "samples": {"artifacts"},
-    "loadtest": set(),
+    "loadtest": {"artifacts"},
     "train": {"artifacts", "client", "export", "index", "service"},
     "benchmarks": {"artifacts", "export", "index", "loadtest", "service"},
 }
@@ -89,6 +89,19 @@ def test_serving_loads_neither_torch_nor_transformers():
     code = "import sys, hlm, service.server; print(sorted({'torch', 'transformers', 'optimum'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_serving_is_never_patched_by_gevent():
+    """Locust patches sockets and threads of its whole process, so it may be loaded by a running load test alone."""
+    code = "import sys, hlm, service.server; print(sorted({'gevent', 'locust'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_load_tests_never_load_the_service():
+    code = "import sys, loadtest.locustfile, loadtest.measure; print('service' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
 
 
 def test_no_installed_distribution_shadows_our_rooms():
