@@ -33,6 +33,7 @@ RemoteWorkers = Annotated[int, typer.Option(min=0, help="Further ones that are w
 Port = Annotated[int, typer.Option(help="To which workers connect; 0: a free one.")]
 Slo = Annotated[str | None, typer.Option(help="Objectives of every load, as in p99=25ms,errors=0.1%.")]
 Out = Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")]
+Report = Annotated[Path | None, typer.Option(help="Write a page about it to this HTML file, and PNGs beside it.")]
 
 
 @app.command()
@@ -55,6 +56,7 @@ def run(
     port: Port = 0,
     slo: Slo = None,
     out: Out = None,
+    report: Report = None,
 ) -> None:
     """Send loads, one after the other, and say how the service fared.
 
@@ -66,6 +68,7 @@ def run(
     Examples:
       hlm loadtest run --rate 200
       hlm loadtest run --rate 100 --rate 200 --rate 400 --out var/reports/a.json
+      hlm loadtest run --rate 200 --report var/reports/a.html
       hlm loadtest run --users 1 --users 32 --seconds 10
       hlm loadtest run --rate 200 --slo p99=25ms,errors=0.1%
 
@@ -90,12 +93,56 @@ def run(
         for load in loads:
             measurement.run(load)
     settings = _settings(traffic, workers + remote_workers)
-    _finish(measurement.result("Load test", url, settings, service_info(url)), out)
+    _finish(measurement.result("Load test", url, settings, service_info(url)), out, report)
     missed = [miss for phase in measurement.phases for one in objectives if (miss := one.miss(phase))]
     for miss in missed:
         typer.echo(miss, err=True)
     if missed:
         raise typer.Exit(UNTRUSTED if any(phase.generator.limits for phase in measurement.phases) else MISSED)
+
+
+@app.command("report")
+def write(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="JSON file of a load test.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; by default beside the result.")] = None,
+) -> None:
+    """Make one HTML page of a result, which needs nothing else, and PNGs beside it.
+
+    Examples:
+      hlm loadtest report var/reports/a.json
+
+    Exit codes:
+      0  written
+      1  the file is no result, with one sentence that says why
+      2  wrong usage
+    """
+    from loadtest.report import write_report
+    from loadtest.result import read_result
+    from loadtest.screen import show_written
+
+    for path in write_report(read_result(result), out or result.with_suffix(".html")):
+        show_written(path)
+
+
+@app.command()
+def compare(
+    one: Annotated[Path, typer.Argument(metavar="A", help="JSON file of a load test.")],
+    other: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+) -> None:
+    """Show two results beside each other, for the loads that both have.
+
+    Examples:
+      hlm loadtest compare var/reports/a.json var/reports/b.json
+
+    Exit codes:
+      0  shown
+      1  they have no load in common, or one is no result; one sentence says so
+      2  wrong usage
+    """
+    from loadtest.compare import show_comparison
+    from loadtest.result import read_result
+
+    show_comparison(read_result(one), read_result(other), (one.stem, other.stem))
 
 
 def _traffic(
@@ -126,8 +173,8 @@ def _settings(traffic: "Traffic", workers: int) -> dict[str, object]:
     return {"workers": workers, **traffic.model_dump(mode="json")}
 
 
-def _finish(result: "Result", out: Path | None) -> None:
-    """Show the result, and write it where asked to."""
+def _finish(result: "Result", out: Path | None, report: Path | None) -> None:
+    """Show the result, and write it and a page about it where asked to."""
     from loadtest.screen import show_result, show_written
 
     show_result(result)
@@ -135,3 +182,7 @@ def _finish(result: "Result", out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(result.model_dump_json(indent=1))
         show_written(out)
+    if report:
+        from loadtest.report import write_report
+
+        show_written(write_report(result, report)[0])

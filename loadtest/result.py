@@ -49,6 +49,7 @@ class Phase(_Model):
 
     name: str
     load: str
+    open_loop: bool
     from_s: float
     seconds: float
     requests: int
@@ -136,6 +137,7 @@ def summarize(load: Load, from_s: float, samples: Samples, seconds: float | None
     return Phase(
         name=load.name,
         load=str(load),
+        open_loop=load.rate is not None,
         from_s=round(from_s, 3),
         seconds=seconds,
         requests=len(samples),
@@ -209,7 +211,8 @@ def read_result(path: Path) -> Result:
 
 def _ranks(values: Floats) -> dict[str, float | None]:
     known = values[~np.isnan(values)]
-    return {name: percentile(known, rank) for name, rank in RANKS.items()}
+    found = {name: percentile(known, rank) for name, rank in RANKS.items()}
+    return found | {"mean": float(np.mean(known)) if len(known) else None}
 
 
 def _mean(values: Floats) -> float:

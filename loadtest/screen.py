@@ -24,13 +24,20 @@ def show_result(result: Result) -> None:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for phase in result.phases:
         table.add_row(*_cells(phase))
-    screen = Console(highlight=False)
-    screen.print(table, width=None if screen.is_terminal else max(screen.width, LEAST_WIDTH))
+    show_table(table)
     for phase in result.phases:
         for name, count in phase.errors.items():
             console.print(f"{phase.name}: {count:,} × {name}", markup=False)
     if result.generator_limits:
         console.print(f"[bold yellow]warning:[/] {limits_message(result)}", soft_wrap=True)
+
+
+def show_table(table: Table) -> None:
+    """On standard output, wide enough to be read where that is no terminal."""
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen.width = max(screen.width, LEAST_WIDTH)
+    screen.print(table)
 
 
 def limits_message(result: Result) -> str:

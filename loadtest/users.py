@@ -50,7 +50,6 @@ class Work:
 
     def __post_init__(self) -> None:
         self.requests: Iterator[dict[str, Any]] = self.traffic.requests(self.worker)
-        self.started_s = time.perf_counter()
         self._users = itertools.count()
 
     def due_s(self) -> Iterator[float]:
@@ -84,6 +83,7 @@ class RetrieveUser(FastHttpUser):
     def on_start(self) -> None:
         """Begin; called by Locust."""
         self._in_flight = Pool(MOST_IN_FLIGHT)
+        self._end_s = time.perf_counter() + self.work.load.seconds
         self._due_s = self.work.due_s() if self.work.load.rate else None
 
     def on_stop(self) -> None:
@@ -100,7 +100,7 @@ class RetrieveUser(FastHttpUser):
                 raise StopUser
             self.work.wait_until(due_s)
             self._in_flight.spawn(self._ask, due_s)
-        elif time.perf_counter() - self.work.started_s >= self.work.load.seconds:
+        elif time.perf_counter() >= self._end_s:
             raise StopUser
         else:
             self._ask(time.perf_counter())

@@ -115,7 +115,8 @@ def test_the_wheel_takes_every_room_and_module_along():
     hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
     rooms = {f"{room}/**/*.py" for room in ROOMS if room != "benchmarks"}
     modules = {f"{name}.py" for name in (*LEAVES, "hlm")}
-    assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | {"export/data/*", "train/recipes/*"}
+    data = {"export/data/*", "loadtest/report.html", "train/recipes/*"}
+    assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | data
 
 
 def test_the_image_takes_every_room_and_module_along():
