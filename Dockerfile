@@ -21,6 +21,7 @@ COPY artifacts /app/artifacts
 COPY client /app/client
 COPY export /app/export
 COPY index /app/index
+COPY loadtest /app/loadtest
 COPY samples /app/samples
 COPY service /app/service
 COPY train /app/train

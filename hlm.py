@@ -13,6 +13,7 @@ import client.ads_cli
 import client.cli
 import export.cli
 import index.cli
+import loadtest.cli
 import samples.cli
 import service.cli
 import train.cli
@@ -32,6 +33,7 @@ app.command("query")(client.cli.query)
 app.command("evaluate")(client.cli.evaluate)
 app.add_typer(client.cli.release, name="release")
 app.add_typer(client.ads_cli.app, name="ads")
+app.add_typer(loadtest.cli.app, name="loadtest")
 app.command("samples")(samples.cli.samples)
 app.add_typer(train.cli.app, name="train")
 

@@ -37,7 +37,7 @@ console = Console(stderr=True, highlight=False, emoji=False)
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Advance]:
+def progress(label: str, total: int, unit: str, *, done: int = 0, rate: bool = True) -> Iterator[Advance]:
     """Show the progress of one task with count, rate and time left.
 
     Args:
@@ -45,9 +45,10 @@ def progress(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Ad
         total: units in the whole task.
         unit: what is counted, in the plural.
         done: units that an earlier run had finished; they do not count towards the rate.
+        rate: whether units a second are shown; of seconds they say nothing.
     """
     show = _bar if console.is_terminal else _log_lines
-    with show(label, total, unit, done) as advance:
+    with show(label, total, unit, done, rate) as advance:
         yield advance
 
 
@@ -70,12 +71,12 @@ def waiting(label: str) -> Iterator[None]:
 
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = (task.finished_speed or task.speed) if task.fields["rate"] else None
         return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _bar(label: str, total: int, unit: str, done: int, rate: bool) -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -85,12 +86,12 @@ def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         TextColumn("{task.fields[detail]}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(label, total=total, completed=done, unit=unit, detail="")
+        task = bar.add_task(label, total=total, completed=done, unit=unit, detail="", rate=rate)
         yield lambda count, detail="": bar.update(task, advance=count, detail=detail)
 
 
 @contextlib.contextmanager
-def _log_lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _log_lines(label: str, total: int, unit: str, done: int, rate: bool) -> Iterator[Advance]:
     started = last_line = time.monotonic()
     finished = done
     counting = threading.Lock()
@@ -102,10 +103,11 @@ def _log_lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance
             now = time.monotonic()
             if now - last_line >= LOG_INTERVAL_S:
                 last_line = now
-                rate = (finished - done) / (now - started)
-                left = f", {(total - finished) / rate:,.0f} s left" if rate else ""
+                speed = (finished - done) / (now - started)
+                fast = f", {speed:,.1f}/s" if rate else ""
+                left = f", {(total - finished) / speed:,.0f} s left" if speed else ""
                 how = f", {detail}" if detail else ""
-                console.print(f"{label}: {finished:,} of {total:,} {unit}, {rate:,.1f}/s{left}{how}")
+                console.print(f"{label}: {finished:,} of {total:,} {unit}{fast}{left}{how}")
 
     yield advance
     console.print(f"{label}: {finished:,} of {total:,} {unit} in {time.monotonic() - started:,.1f} s")

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "export": {"artifacts", "index", "service"},
     "client": {"artifacts"},
     "samples": {"artifacts"},
-    "loadtest": set(),
+    "loadtest": {"artifacts"},
     "train": {"artifacts", "client", "export", "index", "service"},
     "benchmarks": {"artifacts", "export", "index", "loadtest", "service"},
 }
@@ -91,6 +91,19 @@ def test_serving_loads_neither_torch_nor_transformers():
     assert result.stdout.strip() == "[]"
 
 
+def test_serving_is_never_patched_by_gevent():
+    """Locust patches sockets and threads of its whole process, so it may be loaded by a running load test alone."""
+    code = "import sys, hlm, service.server; print(sorted({'gevent', 'locust'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_load_tests_never_load_the_service():
+    code = "import sys, loadtest.locustfile, loadtest.measure; print('service' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
 def test_no_installed_distribution_shadows_our_rooms():
     """An editable path comes after site-packages, so a package of PyPI called `index` would win."""
     owners = importlib.metadata.packages_distributions()
@@ -102,11 +115,12 @@ def test_the_wheel_takes_every_room_and_module_along():
     hatch = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
     rooms = {f"{room}/**/*.py" for room in ROOMS if room != "benchmarks"}
     modules = {f"{name}.py" for name in (*LEAVES, "hlm")}
-    assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | {"export/data/*", "train/recipes/*"}
+    data = {"export/data/*", "loadtest/report.html", "train/recipes/*"}
+    assert set(hatch["build"]["targets"]["wheel"]["include"]) == rooms | modules | data
 
 
-def test_the_image_takes_every_module_along():
+def test_the_image_takes_every_room_and_module_along():
     copied, sent = (ROOT / "Dockerfile").read_text().split(), (ROOT / ".dockerignore").read_text().split()
-    modules = {f"{name}.py" for name in (*LEAVES, "hlm")}
+    modules = {f"{name}.py" for name in (*LEAVES, "hlm")} | {room for room in ROOMS if room != "benchmarks"}
     assert modules <= set(copied)
     assert modules <= {name.removeprefix("!") for name in sent}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Rows = dict[tuple[str, str], dict[str, str]]
 
 
-def locust(directory: Path, url: str, *options: str, seconds: int = 2) -> subprocess.CompletedProcess[str]:
+def locust(directory: Path, url: str, *options: str, seconds: int = 3) -> subprocess.CompletedProcess[str]:
     """Run it headless with two users, as a person would, and leave its tables as CSV in `directory`."""
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--host", url]
     command += ["-u", "2", "-r", "2", "-t", f"{seconds}s", "--csv", str(directory / "load"), *options]
@@ -94,6 +94,13 @@ def test_each_kind_of_bad_answer_is_a_failure_of_its_own(tmp_path: Path):
     found = [row["Error"] for row in table(tmp_path, "failures")]
     assert len(found) == len(expected)
     assert all(any(message in error for error in found) for message in expected), found
+
+
+def test_open_loop_with_plain_locust(tmp_path: Path):
+    with serve(lambda _: answer(["a"])) as service:
+        result = locust(tmp_path, service.url, "--rate", "20", "--arrivals", "constant")
+    assert result.returncode == 0, result.stderr
+    assert 80 <= len(service.requests) <= 130  # two users at 20/s each for 3 s, which begin one after the other
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,112 @@
+"""Sends loads one after the other and puts together what they found, with progress meanwhile."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+import numpy as np
+
+from loadtest.load import Load
+from loadtest.result import Event, Phase, Result, Second, now, summarize, timeline, versions
+from loadtest.samples import Samples, percentile
+from loadtest.session import Session
+from terminal import Advance, progress
+
+SHOWN_EVERY_S = 1.0
+Stop = Callable[[Samples], bool]
+"""Looks at what has come since the last call and says whether to end a load before its time."""
+
+
+@dataclass
+class Measurement:
+    """The phases so far, on one timeline."""
+
+    session: Session
+    started_s: float = field(default_factory=time.time)
+    phases: list[Phase] = field(default_factory=list)
+    seconds: list[Second] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def run(self, load: Load, stop: Stop | None = None) -> Phase:
+        """Send one load and keep what it saw."""
+        with progress(load.name, round(load.seconds), "s", rate=False) as advance:
+            shown = _Shown(load, advance, stop)
+            started_s, samples = self.session.run(load, shown)
+            shown.end()
+        due = samples.column("due_s")
+        started_s = float(due.min()) if len(samples) else started_s
+        rows = samples.rows.copy()
+        rows[:, 0] -= started_s
+        samples = replace(samples, rows=rows)
+        offset_s = max(0.0, started_s - self.started_s)
+        phase = summarize(load, offset_s, samples, shown.stopped_s)
+        self.phases.append(phase)
+        self.seconds += [
+            second.model_copy(update={"at_s": second.at_s + round(offset_s)}) for second in timeline(samples)
+        ]
+        return phase
+
+    def result(self, title: str, url: str, settings: dict[str, Any], service: dict[str, Any]) -> Result:
+        """Everything so far."""
+        return Result(
+            title=title,
+            started=now(),
+            url=url,
+            settings=settings,
+            versions=versions(),
+            service=service,
+            phases=self.phases,
+            timeline=self.seconds,
+            events=sorted(self.events, key=lambda event: event.at_s),
+        )
+
+
+class _Shown:
+    """Shows how a load goes, once a second, and ends it where told to."""
+
+    def __init__(self, load: Load, advance: Advance, stop: Stop | None) -> None:
+        self.stopped_s: float | None = None
+        self._load = load
+        self._advance = advance
+        self._stop = stop
+        self._shown_s, self._whole_s = 0.0, 0
+        self._recent: list[Samples] = []
+        self._errors = 0
+
+    def __call__(self, passed_s: float, fresh: Samples) -> bool:
+        """A `loadtest.session.Watch`."""
+        self._recent.append(fresh)
+        self._errors += int((~fresh.ok).sum())
+        if passed_s - self._shown_s >= SHOWN_EVERY_S:
+            self._show(passed_s)
+        if self._stop and self._stop(fresh):
+            self.stopped_s = passed_s
+            return False
+        return True
+
+    def end(self) -> None:
+        """All seconds are over."""
+        self._advance(round(self._load.seconds) - self._whole_s)
+
+    def _show(self, passed_s: float) -> None:
+        interval_s, self._shown_s = passed_s - self._shown_s, passed_s
+        whole_s = min(int(passed_s), round(self._load.seconds)) - self._whole_s
+        self._whole_s += whole_s
+        latency_ms = np.concatenate([samples.latency_ms for samples in self._recent])
+        count = sum(map(len, self._recent))
+        self._recent.clear()
+        p50, p99 = percentile(latency_ms, 50), percentile(latency_ms, 99)
+        latency = f"p50 {p50:.1f}, p99 {p99:.1f} ms" if p50 is not None else "no answers"
+        self._advance(whole_s, f"{self._load}, {count / interval_s:,.0f}/s done, {latency}, {self._errors:,} errors")
+
+
+def service_info(url: str) -> dict[str, Any]:
+    """What `GET /info` says of release and settings, empty where it says nothing: other servers can be measured too."""
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/info", timeout=5)
+        found = answer.json() if answer.status_code == 200 else {}
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return {name: found[name] for name in ("release", "settings") if name in found} if isinstance(found, dict) else {}

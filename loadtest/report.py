@@ -1,0 +1,62 @@
+"""A result as one HTML page that needs nothing else, and its figures as PNGs."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from loadtest.charts import charts
+from loadtest.result import Result
+from loadtest.screen import milliseconds
+
+DPI = 150
+TITLES = {
+    "latency-against-rate": "Latency against rate",
+    "over-time": "Over time",
+    "histogram": "Histogram of latencies",
+    "stages": "Where the server spends its time",
+}
+
+
+def write_report(result: Result, path: Path) -> list[Path]:
+    """Write the page, and beside it a PNG a figure; the paths of all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures, written = {}, [path]
+    with mpl.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "report"}):
+        for name, figure in charts(result).items():
+            picture = path.with_name(f"{path.stem}-{name}.png")
+            figure.savefig(picture, dpi=DPI)
+            written.append(picture)
+            drawn = io.StringIO()
+            figure.savefig(drawn, format="svg", metadata={"Date": None})
+            svg = drawn.getvalue()
+            figures[TITLES[name]] = Markup(svg[svg.index("<svg") :])  # noqa: S704 - matplotlib escaped what it drew
+    path.write_text(_page(result, figures))
+    return written
+
+
+def _page(result: Result, figures: dict[str, Markup]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"ms": milliseconds, "flat": flat}
+    return environment.get_template("report.html").render(result=result, figures=figures)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one table: `a.b` → value."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        elif value not in (None, [], {}, ""):
+            found[prefix + name] = value if isinstance(value, str) else json.dumps(value)
+    return found

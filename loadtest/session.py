@@ -1,0 +1,154 @@
+"""Locust's master in this process, and the workers that generate the load in others, on this machine and further ones.
+
+Generating in a process of its own keeps what this one does, progress and sums, from delaying requests.
+"""
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust.env import Environment
+from locust.runners import MasterRunner
+
+from loadtest.errors import LoadTestError
+from loadtest.load import Load
+from loadtest.samples import Samples
+from loadtest.traffic import Traffic
+from loadtest.users import SLACK_S, RetrieveUser
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+LOOK_S = 0.25
+READY_S = 60.0
+ANY_ADDRESS = "*"
+
+Watch = Callable[[float, Samples], bool]
+"""Is told the seconds since the start and what has come since the last call; says whether to go on."""
+
+
+class Session:
+    """Sends one load after the other to one service."""
+
+    def __init__(self, master: MasterRunner, traffic: Traffic, workers: int) -> None:
+        self._master = master
+        self._traffic = traffic
+        self._workers = workers
+        self._number = -1
+        self._reports: list[dict[str, Any]] = []
+        self._ended: dict[str, int] = {}
+        master.environment.events.worker_report.add_listener(self._take)  # type: ignore[no-untyped-call]
+
+    def run(self, load: Load, watch: Watch) -> tuple[float, Samples]:
+        """Send a load and wait for its last answers; the wall clock's time of its start, and what it saw.
+
+        Raises:
+            LoadTestError: a worker is gone.
+        """
+        if load.rate:
+            load = _shared(load, self._workers)
+        self._number += 1
+        self._reports.clear()
+        self._ended.clear()
+        message = {"number": self._number, "traffic": self._traffic.model_dump(mode="json"), "load": asdict(load)}
+        self._master.send_message("load", message)
+        started_s = time.time()
+        self._master.start(load.users, spawn_rate=load.users)
+        self._wait(load, watch)
+        self._master.stop()
+        self.wait_for_workers()
+        return started_s, Samples.of(self._reports)
+
+    def _wait(self, load: Load, watch: Watch) -> None:
+        started_s, seen, going_on = time.monotonic(), 0, True
+        give_up_s = load.seconds + self._traffic.timeout_ms / 1e3 + 2 * SLACK_S
+        while going_on and (passed_s := time.monotonic() - started_s) < give_up_s:
+            gevent.sleep(LOOK_S)
+            if len(self._master.clients) < self._workers:
+                raise LoadTestError(f"{load.name}: expected {self._workers} workers, one of them is gone")
+            fresh, seen = self._reports[seen:], len(self._reports)
+            going_on = watch(passed_s, Samples.of(fresh)) and sum(self._ended.values()) < load.users
+
+    def _take(self, client_id: str, data: dict[str, Any]) -> None:
+        report = data.get("load")
+        if report and report["number"] == self._number:
+            self._reports.append(report | {"worker": client_id})
+            self._ended[client_id] = report["ended"]
+
+    def wait_for_workers(self) -> None:
+        """Until all are there and idle.
+
+        Raises:
+            LoadTestError: they are not, after a minute.
+        """
+        with gevent.Timeout(READY_S, False):
+            while len(self._master.clients.ready) < self._workers:
+                gevent.sleep(0.02)
+            return
+        found = len(self._master.clients.ready)
+        raise LoadTestError(f"expected {self._workers} load workers, found {found} after {READY_S:.0f} s")
+
+
+@contextmanager
+def session(
+    url: str, traffic: Traffic, *, workers: int = 1, remote_workers: int = 0, port: int = 0
+) -> Iterator[Session]:
+    """A session whose workers are ready.
+
+    Args:
+        url: of the service.
+        traffic: what all loads ask for.
+        workers: processes on this machine.
+        remote_workers: further ones that are waited for; `locust -f loadtest/locustfile.py --worker` starts one.
+        port: to which they connect, 0 for a free one; from elsewhere only where some are waited for.
+
+    Raises:
+        LoadTestError: they did not come.
+    """
+    traffic.requests()  # what cannot be used is found before anything starts
+    logging.getLogger("locust").setLevel(logging.ERROR)
+    environment = Environment(user_classes=[RetrieveUser], host=url)
+    address = ANY_ADDRESS if remote_workers else "127.0.0.1"
+    port = port or _free_port()
+    master = environment.create_master_runner(address, port)
+    children = [_worker(port) for _ in range(workers)]
+    try:
+        opened = Session(master, traffic, workers + remote_workers)
+        opened.wait_for_workers()
+        yield opened
+    finally:
+        master.quit()
+        for child in children:
+            _end(child)
+
+
+def _shared(load: Load, workers: int) -> Load:
+    return Load(load.name, load.seconds, load.rate, load.arrivals, users=workers)
+
+
+def _worker(port: int) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-host", "127.0.0.1"]
+    command += ["--master-port", str(port), "--loglevel", "ERROR"]
+    return subprocess.Popen(command, cwd=LOCUSTFILE.parent.parent, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    try:
+        child.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port

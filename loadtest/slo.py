@@ -1,0 +1,49 @@
+"""Objectives that a phase has to meet, as in `p99=25ms,errors=0.1%`."""
+
+import re
+from dataclasses import dataclass
+
+from loadtest.errors import LoadTestError
+from loadtest.result import RANKS, Phase
+
+_PART = re.compile(r"(?P<name>[\w.]+)=(?P<value>\d+(\.\d+)?)(?P<unit>ms|s|%)")
+_UNIT = {"ms": 1.0, "s": 1_000.0, "%": 0.01}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A bound that a figure must not exceed."""
+
+    name: str
+    bound: float
+    """In ms, or a share."""
+    text: str
+
+    def found(self, phase: Phase) -> float | None:
+        """The figure, None where nothing was answered."""
+        return phase.error_share if self.name == "errors" else phase.latency_ms[self.name]
+
+    def miss(self, phase: Phase) -> str | None:
+        """What is wrong, in a few words; None where it is met."""
+        found = self.found(phase)
+        if found is not None and found <= self.bound:
+            return None
+        shown = "nothing" if found is None else f"{found:.2%}" if self.name == "errors" else f"{found:,.2f} ms"
+        return f"{phase.name}: {self.text} missed with {shown}"
+
+
+def parse_slo(text: str) -> list[Objective]:
+    """The objectives, in their order.
+
+    Raises:
+        LoadTestError: one is none.
+    """
+    return [_objective(part.strip()) for part in text.split(",")]
+
+
+def _objective(part: str) -> Objective:
+    match = _PART.fullmatch(part)
+    names = [*RANKS, "errors"]
+    if not match or match["name"] not in names or (match["unit"] == "%") != (match["name"] == "errors"):
+        raise LoadTestError(f"{part!r}: expected objectives as in p99=25ms,errors=0.1%, of {', '.join(names)}")
+    return Objective(match["name"], float(match["value"]) * _UNIT[match["unit"]], part)

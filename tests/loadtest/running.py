@@ -1,0 +1,43 @@
+"""The command `hlm loadtest` as a person runs it, and a server that stalls."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from loadtest.result import Result, read_result
+from tests.client.standin import Reply, Respond, answer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def loadtest(*arguments: str, code: int = 0, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "hlm.py", "loadtest", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def run(url: str, out: Path, *options: str, code: int = 0) -> Result:
+    loadtest("run", "--url", url, "--out", str(out), *options, code=code)
+    return read_result(out)
+
+
+def stalling(at_s: float, for_s: float) -> Respond:
+    """Answers at once, but for one stretch of time after the first request in which it answers nobody."""
+    lock = threading.Lock()
+    begun_s = 0.0
+
+    def respond(_: dict[str, Any]) -> Reply:
+        nonlocal begun_s
+        with lock:
+            begun_s = begun_s or time.monotonic()
+        passed_s = time.monotonic() - begun_s
+        if at_s <= passed_s < at_s + for_s:
+            time.sleep(at_s + for_s - passed_s)
+        return answer(["a", "b"])
+
+    return respond
