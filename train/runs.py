@@ -2,7 +2,8 @@
 
 A recipe's directory, `var/runs/NAME`, holds
 
-    teacher/          checkpoint, after phase 1
+    tuned/            checkpoint, after phase 1, at its full width
+    teacher/          the same cut to the length of the embedding space
     ads/              the teacher's embeddings of all ads, and these ads as one feed
     queries/          the teacher's embeddings of the unlabelled queries
     train-queries/    the teacher's embeddings of the labelled ones
@@ -85,8 +86,13 @@ class Run:
         return cls(load_recipe(path), runs / path.stem)
 
     @property
+    def tuned(self) -> Path:
+        """The teacher's checkpoint at full width."""
+        return self.directory / "tuned"
+
+    @property
     def teacher(self) -> Path:
-        """The teacher's checkpoint."""
+        """The teacher's checkpoint, which defines the embedding space."""
         return self.directory / "teacher"
 
     @property
