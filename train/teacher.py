@@ -83,7 +83,7 @@ def _tune(run: Run) -> None:
 
             def loss_of(embeddings: Tensor) -> Tensor:
                 queries, ads, wrong = torch.split(embeddings, sizes)
-                wrong = wrong.view(*batch.negatives.shape, -1)
+                wrong = wrong.view(*batch.negatives.shape, embeddings.shape[-1])
                 return matryoshka(partial(contrast, batch, settings.loss), dims, queries, ads, wrong)
 
             forwards = [partial(embed, encoder, texts, side) for texts, side in _cut(groups, settings.mini_batch_size)]
