@@ -203,34 +203,62 @@ def run_all(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
       2  wrong usage
     """
     run = _open(recipe, runs)
-    from train.align import align_student
     from train.check import check_data, show_findings
-    from train.embed_ads import embed_ads as embed
     from train.evaluate import evaluate as measure
     from train.evaluate import show_report
-    from train.refine import refine_student
     from train.release import make_release
-    from train.teacher import train_teacher
+    from train.sweep import run_phases
 
     show_findings(check_data(run))
-    train_teacher(run)
-    embed(run)
-    for student in run.recipe.students:
-        align_student(run, student)
-        if student.refine:
-            refine_student(run, student)
+    run_phases(run)
     encoder, index = make_release(run) if run.recipe.serving else (None, None)
     show_report(measure(run, encoder=encoder, index=index))
 
 
+@app.command()
+def sweep(
+    recipe: RecipeName,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Run every arm of a recipe that has `arms`, and hold them side by side.
+
+    What arms have in common, and what the base has been run for, is made once. Writes table.md into the recipe's
+    directory; the first arm is what the others are held against.
+
+    Examples:
+      hlm train sweep arms/teacher
+      hlm train sweep arms/teacher --arm in-batch --arm temperature-0.02
+
+    Exit codes:
+      0  done
+      1  failed, with one sentence that says why
+      2  wrong usage
+    """
+    _check_extra()
+    from train.runs import Run
+    from train.sweep import run_sweep
+
+    arms = Run.open_arms(recipe, runs)
+    if unknown := set(arm or ()) - set(arms):
+        raise typer.BadParameter(f"no arm is called {min(unknown)}; expected one of {list(arms)}")
+    typer.echo(run_sweep(arms, arm or list(arms)))
+
+
 def _open(recipe: str, runs: Path) -> "Run":
+    _check_extra()
+    from train.runs import Run
+
+    return Run.open(recipe, runs)
+
+
+def _check_extra() -> None:
     from train.errors import TrainError
 
     try:
-        from train.runs import Run  # loads torch
+        import train.runs  # noqa: F401 - loads torch
     except ImportError as error:
         raise TrainError(f"The package {error.name} is missing; install the extra `offline` to train") from error
-    return Run.open(recipe, runs)
 
 
 def _students(run: "Run", names: list[str] | None) -> "list[Student]":

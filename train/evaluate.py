@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
 from artifacts.manifest import MANIFEST_NAME
@@ -58,6 +58,8 @@ class StageQuality(BaseModel):
     """Of a query's embedding with the teacher's, as the following."""
     cosine_p5: float
     cosine_p1: float
+    of_queries: dict[str, dict[int, float]] = Field(exclude=True, repr=False)
+    """Each measure by position of the query."""
 
 
 class Report(BaseModel):
@@ -234,4 +236,5 @@ def _quality(
         cosine_mean=float(cosines.mean()),
         cosine_p5=float(np.percentile(cosines, 5)),
         cosine_p1=float(np.percentile(cosines, 1)),
+        of_queries=values,
     )

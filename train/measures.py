@@ -78,6 +78,16 @@ def retention(student: Mapping[int, float], teacher: Mapping[int, float]) -> Est
     return Estimate(value=float(value), low=float(low), high=float(high))
 
 
+def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
+    """Mean of one ranking less that of another, with a bootstrap interval over the queries that both have."""
+    pairs = np.array([one[query] - other[query] for query in sorted(one.keys() & other.keys())])
+    chance = np.random.default_rng(_SEED)
+    counts = chance.multinomial(len(pairs), np.full(len(pairs), 1 / max(1, len(pairs))), size=RESAMPLES)
+    means = counts @ pairs / max(1, len(pairs))
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(value=float(pairs.mean()) if len(pairs) else float("nan"), low=float(low), high=float(high))
+
+
 def overlap(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:
     """Mean share of each row of `expected` (n, k) that the same row of `found` (n, k) has too."""
     shared = sum(int(np.isin(a, b).sum()) for a, b in zip(expected, found, strict=True))

@@ -14,6 +14,7 @@ A recipe's directory, `var/runs/NAME`, holds
 Each is an artifact: written aside and renamed, with a manifest whose fingerprint covers all that went into it.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ from train.data import FEED_NAME
 from train.descent import LOG_NAME
 from train.encoders import save_encoder
 from train.errors import TrainError
-from train.recipe import Data, Recipe, find_recipe, load_recipe
+from train.recipe import Data, Recipe, find_recipe, read_source, recipe_of
 
 FORMAT = 1
 """Part of every fingerprint; raised when the same inputs come to give another result."""
@@ -73,6 +74,8 @@ class Run:
 
     recipe: Recipe
     directory: Path
+    others: tuple[Path, ...] = ()
+    """Directories of runs whose results are taken where they are what this one would make."""
 
     @classmethod
     def open(cls, name: str, runs: Path) -> "Run":
@@ -81,9 +84,27 @@ class Run:
         Raises:
             TrainError: there is no such recipe, or it is not valid.
         """
-        path = find_recipe(name)
+        source = read_source(find_recipe(name))
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-        return cls(load_recipe(path), runs / path.stem)
+        return cls(recipe_of(source), runs / source.path.stem, tuple(runs / base for base in source.bases))
+
+    @classmethod
+    def open_arms(cls, name: str, runs: Path) -> "dict[str, Run]":
+        """Read all arms of a sweep; each takes what it can from the bases and from the arms before it.
+
+        Raises:
+            TrainError: there is no such recipe, it has no arms, or one is not valid.
+        """
+        source = read_source(find_recipe(name))
+        if not source.arms:
+            raise TrainError(f"{source.path}: has no `arms`; expected a sweep")
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+        arms: dict[str, Run] = {}
+        others = tuple(runs / base for base in source.bases)
+        for arm in source.arms:
+            arms[arm] = cls(recipe_of(source, arm), runs / source.path.stem / arm, others)
+            others = (*others, arms[arm].directory)
+        return arms
 
     @property
     def tuned(self) -> Path:
@@ -124,8 +145,13 @@ class Run:
 
 
 @contextmanager
-def phase(target: Path, kind: type[Manifest], key: str) -> Iterator[Path | None]:
-    """Yield a work directory that outlives a kill, or None where `target` already is what these inputs give."""
+def phase(run: Run, target: Path, kind: type[Manifest], key: str) -> Iterator[Path | None]:
+    """Yield a work directory that outlives a kill, or None where `target` already is what these inputs give.
+
+    What another run has made of the same inputs is linked to.
+    """
+    if not is_current(target, kind, key):
+        _take(run, target, kind, key)
     if is_current(target, kind, key):
         drop_leftovers(target)
         console.print(f"{target}: up to date", markup=False, soft_wrap=True)
@@ -134,6 +160,17 @@ def phase(target: Path, kind: type[Manifest], key: str) -> Iterator[Path | None]
     target.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(target, key) as work:
         yield work
+
+
+def _take(run: Run, target: Path, kind: type[Manifest], key: str) -> None:
+    """Make `target` a link to the same result of another run, if there is one; a link to anything else goes."""
+    if target.is_symlink():
+        target.unlink()
+    for other in run.others:
+        made = other / target.relative_to(run.directory)
+        if not target.exists() and is_current(made, kind, key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(os.path.relpath(made.resolve(), target.parent.resolve()))
 
 
 def publish_checkpoint(

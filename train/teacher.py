@@ -47,7 +47,7 @@ def train_teacher(run: Run) -> None:
     _tune(run)
     tuned = load_finished(run.tuned, CheckpointManifest, "teacher")
     key = fingerprint({"format": FORMAT, "phase": "cut", "tuned": tuned.fingerprint, "dim": run.recipe.dim})
-    with phase(run.teacher, CheckpointManifest, key) as work:
+    with phase(run, run.teacher, CheckpointManifest, key) as work:
         if work is None:
             return
         encoder = load_encoder(str(run.tuned))
@@ -58,7 +58,7 @@ def train_teacher(run: Run) -> None:
 def _tune(run: Run) -> None:
     """Fine-tune at full width, so that spaces of several lengths can be cut from one teacher."""
     recipe, settings = run.recipe, run.recipe.teacher
-    with phase(run.tuned, CheckpointManifest, _key(recipe)) as work:
+    with phase(run, run.tuned, CheckpointManifest, _key(recipe)) as work:
         if work is None:
             return
         # What there is to learn, and the model that learns it.

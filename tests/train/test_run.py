@@ -23,7 +23,7 @@ from tests.e2e.conftest import ROOT, Server
 from tests.train.checkpoints import save_tiny
 from train.encoders import load_encoder
 from train.prune import layers_of
-from train.runs import CheckpointManifest
+from train.runs import CheckpointManifest, EmbeddingsManifest
 
 STEPS = {"batch_size": 8, "learning_rate": 1e-3}
 REFINE = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS}
@@ -54,7 +54,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
         "teacher": {
             "model": str(checkpoint),
             "loss": negatives,
-            "matryoshka_dims": [8],
+            "matryoshka_dims": [8, 16],
             "optimisation": STEPS,
         }
         | large,
@@ -134,6 +134,24 @@ def test_other_queries_can_be_scored(finished: Path, tmp_path: Path):
     files = ("--queries", data / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
     run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
     assert {stage["labelled_set"] for stage in report_of(finished).values()} == {"queries.train"}
+
+
+def test_a_sweep_takes_what_others_made_and_holds_its_arms_against_the_first(finished: Path):
+    arms = {"same": {}, "shorter": {"dim": 8}, "colder": {"teacher": {"loss": {"temperature": 0.02}}}}
+    sweep = {"base": str(finished.parents[1] / "tiny.yaml"), "students": [], "serving": None, "arms": arms}
+    recipe = finished.parents[1] / "sweep.yaml"
+    recipe.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    run("sweep", recipe, "--runs", finished.parent)
+    made = finished.parent / "sweep"
+    for artifact in ("tuned", "teacher", "ads"):
+        assert (made / "same" / artifact).resolve() == finished / artifact
+    assert (made / "shorter" / "tuned").resolve() == finished / "tuned"
+    assert load_manifest(made / "shorter" / "ads", EmbeddingsManifest).space.dim == 8
+    assert not (made / "colder" / "tuned").is_symlink()
+    same, _, colder = (line.split(" | ") for line in (made / "table.md").read_text().splitlines()[2:])
+    assert (same[1:3], colder[1:3]) == (["same", "teacher"], ["colder", "teacher"])
+    assert same[4] == "+0.0000 [+0.0000, +0.0000]"
+    assert float(colder[3]) - float(same[3]) == pytest.approx(float(colder[4].split()[0]), abs=2e-4)
 
 
 @pytest.mark.e2e
