@@ -159,11 +159,11 @@ def evaluate(
     recipe: RecipeName,
     queries: Annotated[Path | None, typer.Option(help="Tab-separated: query_id, text. With --qrels.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="Tab-separated: query_id, ad_id, grade.")] = None,
-    encoder: Annotated[Path | None, typer.Option(help="Exported encoder, to be measured too.")] = None,
-    index: Annotated[Path | None, typer.Option(help="With --encoder: index to be searched with it.")] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Measure every stage that has been run: quality, what is kept of the teacher's, and how near the students are.
+
+    What is exported is measured too, exactly, through the index, and through it with a filter.
 
     Writes report.json and table.md into the recipe's directory `evaluation`.
 
@@ -178,14 +178,12 @@ def evaluate(
     """
     if (queries is None) != (qrels is None):
         raise typer.BadParameter("--queries and --qrels belong together")
-    if index is not None and encoder is None:
-        raise typer.BadParameter("--index needs --encoder")
     run = _open(recipe, runs)
     from train.evaluate import evaluate as measure
     from train.evaluate import show_report
 
     files = (queries, qrels) if queries and qrels else None
-    show_report(measure(run, files=files, encoder=encoder, index=index))
+    show_report(measure(run, files))
 
 
 @app.command("run")
@@ -211,8 +209,9 @@ def run_all(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
 
     show_findings(check_data(run))
     run_phases(run)
-    encoder, index = make_release(run) if run.recipe.serving else (None, None)
-    show_report(measure(run, encoder=encoder, index=index))
+    if run.recipe.serving:
+        make_release(run)
+    show_report(measure(run))
 
 
 @app.command()

@@ -49,7 +49,7 @@ def measure_rankings(rows: NDArray[np.int64], grades: Sequence[Mapping[int, int]
         qrels = {
             str(query): {str(row): grade for row, grade in judged.items()}
             for query, judged in enumerate(grades)
-            if max(judged.values()) >= least
+            if max(judged.values(), default=0) >= least
         }
         found = ir_measures.iter_calc([measure], qrels, run)
         values[str(measure)] = {int(one.query_id): one.value for one in found}

@@ -9,7 +9,9 @@ A recipe's directory, `var/runs/NAME`, holds
     train-queries/    the teacher's embeddings of the labelled ones
     aligned/STUDENT/  checkpoint, after phase 2
     refined/STUDENT/  checkpoint, after phase 3
-    evaluation/       report and table
+    exported/NAME-PRECISION/  the teacher and each student as encoder artifacts
+    release/          the encoder that is to be served, and the index
+    evaluation/       reports, tables and the picture
 
 Each is an artifact: written aside and renamed, with a manifest whose fingerprint covers all that went into it.
 """
@@ -25,7 +27,7 @@ from typing import Literal
 import torch
 from sentence_transformers import SentenceTransformer
 
-from artifacts.manifest import MANIFEST_NAME, Manifest
+from artifacts.manifest import MANIFEST_NAME, Manifest, Precision
 from artifacts.space import EmbeddingSpace
 from artifacts.store import (
     ManifestT,
@@ -139,8 +141,38 @@ class Run:
         """A student's checkpoint after phase 3."""
         return self.directory / "refined" / student
 
+    @property
+    def exports(self) -> list[tuple[str, Precision]]:
+        """Name and precision of all encoders that are exported: nothing where the recipe serves nothing."""
+        if self.recipe.serving is None:
+            return []
+        names = ["teacher", *(student.name for student in self.recipe.students)]
+        precisions: tuple[Precision, ...] = tuple(dict.fromkeys(("fp32", self.recipe.serving.precision)))
+        return [(name, precision) for name in names for precision in precisions]
+
+    def exported(self, name: str, precision: Precision) -> Path:
+        """The encoder artifact of the teacher or a student."""
+        return self.directory / "exported" / f"{name}-{precision}"
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder artifact that is to be served."""
+        return self.directory / "release" / "encoder"
+
+    @property
+    def index(self) -> Path:
+        """The index artifact that is to be served."""
+        return self.directory / "release" / "index"
+
+    @property
+    def evaluation(self) -> Path:
+        """Reports and tables."""
+        return self.directory / "evaluation"
+
     def final(self, student: str) -> Path:
-        """A student's last checkpoint by the recipe."""
+        """The last checkpoint of a student by the recipe, or of the teacher."""
+        if student == "teacher":
+            return self.teacher
         return self.refined(student) if self.recipe.student(student).refine else self.aligned(student)
 
 
