@@ -186,9 +186,27 @@ def evaluate(
     show_report(measure(run, files))
 
 
+@app.command()
+def latency(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
+    """Time the teacher and every student as they are exported, and set what each keeps of the recall against it.
+
+    Processor time of one thread, the encoders taking turns. Writes latency.json, latency.md and frontier.svg into the
+    recipe's directory `evaluation`.
+
+    Examples:
+      hlm train latency small
+
+    Exit codes:
+      0  measured
+      1  failed, with one sentence that says why
+      2  wrong usage
+    """
+    _latency(_open(recipe, runs))
+
+
 @app.command("run")
 def run_all(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
-    """Everything: check the data, run all phases, export and index what is to be served, measure all stages.
+    """Everything: check the data, run all phases, export all encoders, index, measure quality and time.
 
     Whatever is there already is not made again, so a run that was stopped goes on where it was.
 
@@ -212,6 +230,8 @@ def run_all(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
     if run.recipe.serving:
         make_release(run)
     show_report(measure(run))
+    if run.recipe.serving:
+        _latency(run)
 
 
 @app.command()
@@ -242,6 +262,15 @@ def sweep(
     if unknown := set(arm or ()) - set(arms):
         raise typer.BadParameter(f"no arm is called {min(unknown)}; expected one of {list(arms)}")
     typer.echo(run_sweep(arms, arm or list(arms)))
+
+
+def _latency(run: "Run") -> None:
+    from train.frontier import PLOT_NAME, plot_frontier
+    from train.latency import markdown, measure_costs
+
+    costs = measure_costs(run)
+    plot_frontier(costs, run.evaluation / PLOT_NAME)
+    typer.echo(markdown(costs))
 
 
 def _open(recipe: str, runs: Path) -> "Run":

@@ -29,7 +29,7 @@ FILTERED = "half the advertisers"
 class StageQuality(BaseModel):
     """One stage on one labelled set."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     labelled_set: str
     stage: str
@@ -43,14 +43,14 @@ class StageQuality(BaseModel):
     """Of a query's embedding with the teacher's, as the following."""
     cosine_p5: float
     cosine_p1: float
-    of_queries: dict[str, dict[int, float]] = Field(exclude=True, repr=False)
+    of_queries: dict[str, dict[int, float]] = Field(default_factory=dict, exclude=True, repr=False)
     """Each measure by position of the query."""
 
 
 class Report(BaseModel):
     """All stages on all sets."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     k: int
     ad_count: int

@@ -18,9 +18,9 @@ PerQuery = dict[str, dict[int, float]]
 
 
 class Estimate(BaseModel):
-    """A value with its interval."""
+    """A value with its interval, which has no end where a teacher may find nothing."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     value: float
     low: float

@@ -128,6 +128,17 @@ def test_filters_lose_nothing_where_the_index_is_scanned(finished: Path):
     assert filtered["teacher"]["measures"] != whole["teacher"]["measures"]
 
 
+def test_costs_stand_beside_the_recall_that_they_buy(finished: Path):
+    lines = (finished / "evaluation" / "latency.json").read_text().splitlines()
+    costs = {f"{cost['name']}, {cost['precision']}": cost for cost in map(json.loads, lines)}
+    assert {"teacher, fp32", "l3, fp32", "l2, fp32"} <= set(costs)
+    assert costs["teacher, fp32"]["speed_up"] == {"1": 1, "8": 1, "32": 1}
+    assert costs["l2, fp32"]["us"]["1"] > 0
+    kept = report_of(finished)["l2, fp32"]["retention"]["R(rel=2)@20"]["value"]
+    assert costs["l2, fp32"]["recall_kept"] == kept
+    assert (finished / "evaluation" / "frontier.svg").stat().st_size > 1000
+
+
 def test_a_second_run_makes_nothing_again(finished: Path):
     def made() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in finished.rglob("manifest.json")}
