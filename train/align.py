@@ -79,7 +79,7 @@ def align_student(run: Run, student: Student) -> None:
             "queries": fingerprint({"texts": queries.texts, "weights": queries.weights}),
         }
     )
-    with phase(run.aligned(student.name), CheckpointManifest, key) as work:
+    with phase(run, run.aligned(student.name), CheckpointManifest, key) as work:
         if work is None:
             return
         # A student of the right size, whose head already points at the teacher.

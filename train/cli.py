@@ -159,11 +159,11 @@ def evaluate(
     recipe: RecipeName,
     queries: Annotated[Path | None, typer.Option(help="Tab-separated: query_id, text. With --qrels.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="Tab-separated: query_id, ad_id, grade.")] = None,
-    encoder: Annotated[Path | None, typer.Option(help="Exported encoder, to be measured too.")] = None,
-    index: Annotated[Path | None, typer.Option(help="With --encoder: index to be searched with it.")] = None,
     runs: Runs = DEFAULT_RUNS,
 ) -> None:
     """Measure every stage that has been run: quality, what is kept of the teacher's, and how near the students are.
+
+    What is exported is measured too, exactly, through the index, and through it with a filter.
 
     Writes report.json and table.md into the recipe's directory `evaluation`.
 
@@ -178,19 +178,35 @@ def evaluate(
     """
     if (queries is None) != (qrels is None):
         raise typer.BadParameter("--queries and --qrels belong together")
-    if index is not None and encoder is None:
-        raise typer.BadParameter("--index needs --encoder")
     run = _open(recipe, runs)
     from train.evaluate import evaluate as measure
     from train.evaluate import show_report
 
     files = (queries, qrels) if queries and qrels else None
-    show_report(measure(run, files=files, encoder=encoder, index=index))
+    show_report(measure(run, files))
+
+
+@app.command()
+def latency(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
+    """Time the teacher and every student as they are exported, and set what each keeps of the recall against it.
+
+    Processor time of one thread, the encoders taking turns. Writes latency.json, latency.md and frontier.svg into the
+    recipe's directory `evaluation`.
+
+    Examples:
+      hlm train latency small
+
+    Exit codes:
+      0  measured
+      1  failed, with one sentence that says why
+      2  wrong usage
+    """
+    _latency(_open(recipe, runs))
 
 
 @app.command("run")
 def run_all(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
-    """Everything: check the data, run all phases, export and index what is to be served, measure all stages.
+    """Everything: check the data, run all phases, export all encoders, index, measure quality and time.
 
     Whatever is there already is not made again, so a run that was stopped goes on where it was.
 
@@ -203,34 +219,74 @@ def run_all(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
       2  wrong usage
     """
     run = _open(recipe, runs)
-    from train.align import align_student
     from train.check import check_data, show_findings
-    from train.embed_ads import embed_ads as embed
     from train.evaluate import evaluate as measure
     from train.evaluate import show_report
-    from train.refine import refine_student
     from train.release import make_release
-    from train.teacher import train_teacher
+    from train.sweep import run_phases
 
     show_findings(check_data(run))
-    train_teacher(run)
-    embed(run)
-    for student in run.recipe.students:
-        align_student(run, student)
-        if student.refine:
-            refine_student(run, student)
-    encoder, index = make_release(run) if run.recipe.serving else (None, None)
-    show_report(measure(run, encoder=encoder, index=index))
+    run_phases(run)
+    if run.recipe.serving:
+        make_release(run)
+    show_report(measure(run))
+    if run.recipe.serving:
+        _latency(run)
+
+
+@app.command()
+def sweep(
+    recipe: RecipeName,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this one; may be given again.")] = None,
+    runs: Runs = DEFAULT_RUNS,
+) -> None:
+    """Run every arm of a recipe that has `arms`, and hold them side by side.
+
+    What arms have in common, and what the base has been run for, is made once. Writes table.md into the recipe's
+    directory; the first arm is what the others are held against.
+
+    Examples:
+      hlm train sweep arms/teacher
+      hlm train sweep arms/teacher --arm in-batch --arm temperature-0.02
+
+    Exit codes:
+      0  done
+      1  failed, with one sentence that says why
+      2  wrong usage
+    """
+    _check_extra()
+    from train.runs import Run
+    from train.sweep import run_sweep
+
+    arms = Run.open_arms(recipe, runs)
+    if unknown := set(arm or ()) - set(arms):
+        raise typer.BadParameter(f"no arm is called {min(unknown)}; expected one of {list(arms)}")
+    typer.echo(run_sweep(arms, arm or list(arms)))
+
+
+def _latency(run: "Run") -> None:
+    from train.frontier import PLOT_NAME, plot_frontier
+    from train.latency import markdown, measure_costs
+
+    costs = measure_costs(run)
+    plot_frontier(costs, run.evaluation / PLOT_NAME)
+    typer.echo(markdown(costs))
 
 
 def _open(recipe: str, runs: Path) -> "Run":
+    _check_extra()
+    from train.runs import Run
+
+    return Run.open(recipe, runs)
+
+
+def _check_extra() -> None:
     from train.errors import TrainError
 
     try:
-        from train.runs import Run  # loads torch
+        import train.runs  # noqa: F401 - loads torch
     except ImportError as error:
         raise TrainError(f"The package {error.name} is missing; install the extra `offline` to train") from error
-    return Run.open(recipe, runs)
 
 
 def _students(run: "Run", names: list[str] | None) -> "list[Student]":

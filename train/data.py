@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from client.trec import Qrels, read_qrels, read_queries
 from index.feed import FeedAd, FeedReader
@@ -43,6 +45,12 @@ class LabelledQueries:
     def rows_of_grade(self, query: int, least: int, most: int = RELEVANT_GRADE) -> list[int]:
         """Rows of a query's ads with a grade between the two, in the order of the file."""
         return [row for row, grade in self.grades[query].items() if least <= grade <= most]
+
+    def among(self, rows: NDArray[np.int64]) -> "LabelledQueries":
+        """The same queries with what is known of some rows alone; a query may be left without any."""
+        chosen = set(rows.tolist())
+        grades = [{row: grade for row, grade in judged.items() if row in chosen} for judged in self.grades]
+        return LabelledQueries(self.query_ids, self.texts, grades)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def embed_with_teacher(
     teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
     files = {name: hashlib.sha256(content).hexdigest() for name, content in (beside or {}).items()}
     key = fingerprint({"format": FORMAT, "teacher": teacher.fingerprint, "side": side, "texts": texts, "beside": files})
-    with phase(target, EmbeddingsManifest, key) as work:
+    with phase(run, target, EmbeddingsManifest, key) as work:
         if work is None:
             return
         embeddings = embed_in_shards(load_encoder(str(run.teacher)), texts, side, work, f"Embedding {target.name}")

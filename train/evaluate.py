@@ -1,50 +1,35 @@
 """Every stage of a recipe on labelled queries: what it finds, and what it keeps of what its teacher finds.
 
 hlm train evaluate RECIPE [--queries q.tsv --qrels qrels.tsv]
-
-Stages differ in one thing at a time, so that losses come apart: the teacher and each student search exactly in
-PyTorch; an exported encoder searches exactly, then through the index.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table
 
-from artifacts.manifest import MANIFEST_NAME
-from artifacts.space import EmbeddingSpace
 from artifacts.store import write_atomic
 from client.trec import read_qrels, read_queries
-from index.embed import embed_queries
-from index.exact import exact_top_k
-from index.filters import Wanted
-from index.load import load_index
-from service.encoder import Encoder
 from terminal import console
 from train.data import Inventory, LabelledQueries, label, read_inventory, read_split
-from train.embeddings import read_embeddings
-from train.encoders import Embeddings, embed_all, load_encoder
+from train.encoders import Embeddings
 from train.errors import TrainError
 from train.measures import Estimate, PerQuery, mean, measure_rankings, overlap, retention
 from train.runs import CheckpointManifest, EmbeddingsManifest, Run, load_finished
+from train.stages import Stage, Stages, half_the_advertisers
 
 REPORT_NAME = "report.json"
 TABLE_NAME = "table.md"
-NO_AD = -1
-"""Row where the index found fewer ads than were asked for."""
-
-Embed = Callable[[Sequence[str]], Embeddings]
-Search = Callable[[Embeddings], NDArray[np.int64]]
+FILTERED = "half the advertisers"
 
 
 class StageQuality(BaseModel):
     """One stage on one labelled set."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     labelled_set: str
     stage: str
@@ -58,41 +43,29 @@ class StageQuality(BaseModel):
     """Of a query's embedding with the teacher's, as the following."""
     cosine_p5: float
     cosine_p1: float
+    of_queries: dict[str, dict[int, float]] = Field(default_factory=dict, exclude=True, repr=False)
+    """Each measure by position of the query."""
 
 
 class Report(BaseModel):
     """All stages on all sets."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     k: int
     ad_count: int
     stages: list[StageQuality]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A way from query texts to rows of ads."""
-
-    name: str
-    embed: Embed
-    search: Search
-
-
-def evaluate(
-    run: Run,
-    *,
-    files: tuple[Path, Path] | None = None,
-    encoder: Path | None = None,
-    index: Path | None = None,
-) -> Report:
+def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
     """Measure all stages that have been run, and write the report.
+
+    Beside each labelled set stands a filtered one, where there is an index: the same queries, asked with a filter that
+    half the advertisers do not pass, whose ads then do not count as right either.
 
     Args:
         run: the recipe and its results.
         files: queries and qrels to measure on; the dev split of each of the recipe's sets where not given.
-        encoder: exported encoder artifact, to be measured too.
-        index: index artifact, to be searched with that encoder.
 
     Raises:
         HlmError: teacher or ads are not there yet, or a file cannot be used.
@@ -100,16 +73,18 @@ def evaluate(
     teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
     load_finished(run.ads, EmbeddingsManifest, "embed-ads")
     inventory = read_inventory(run.recipe.data)
-    k = min(run.recipe.evaluation_k, len(inventory.active))
-    stages = list(_stages(run, inventory, k, teacher.space, encoder, index))
+    stages, selection = Stages(run, inventory, teacher.space), half_the_advertisers(inventory)
+    k = min(run.recipe.evaluation_k, len(selection.rows))
     qualities = []
     for name, labelled in _labelled_sets(run, inventory, files):
-        qualities += list(_measure(name, labelled, stages, k))
+        qualities += list(_measure(name, labelled, stages.unfiltered(k), k))
+        if stages.has_index:
+            passing = labelled.among(selection.rows)
+            qualities += list(_measure(f"{name}, {FILTERED}", passing, stages.filtered(selection, k), k))
     report = Report(k=k, ad_count=len(inventory.active), stages=qualities)
-    directory = run.directory / "evaluation"
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
-    write_atomic(directory / TABLE_NAME, markdown(report).encode())
+    run.evaluation.mkdir(parents=True, exist_ok=True)
+    write_atomic(run.evaluation / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
+    write_atomic(run.evaluation / TABLE_NAME, markdown(report).encode())
     return report
 
 
@@ -161,50 +136,7 @@ def _labelled_sets(
     yield queries.stem, labelled
 
 
-def _stages(
-    run: Run, inventory: Inventory, k: int, space: EmbeddingSpace, encoder: Path | None, index: Path | None
-) -> Iterator[Stage]:
-    """The teacher first, then each student as far as it has come, then what is served."""
-    ads, active = read_embeddings(run.ads), np.array(inventory.active)
-
-    def exact(embeddings: Embeddings) -> NDArray[np.int64]:
-        return exact_top_k(embeddings, ads, k, rows=active)[0]
-
-    checkpoints = [("teacher", run.teacher)]
-    for student in run.recipe.students:
-        checkpoints.append((f"{student.name}, aligned", run.aligned(student.name)))
-        checkpoints.append((f"{student.name}, refined", run.refined(student.name)))
-    for name, directory in checkpoints:
-        if (directory / MANIFEST_NAME).is_file():
-            yield Stage(name, _embed_with(run, name, directory), exact)
-    if encoder is None:
-        return
-    artifact, manifest = Encoder.load(encoder)
-    if artifact.space.space_id != space.space_id:
-        raise TrainError(f"{encoder}: has space {artifact.space.space_id}; expected the teacher's, {space.space_id}")
-
-    def embed_with_artifact(texts: Sequence[str]) -> Embeddings:
-        return embed_queries(texts, artifact)
-
-    yield Stage(f"{manifest.model_version}, ONNX", embed_with_artifact, exact)
-    if index is not None:
-        frozen = load_index(index)
-
-        def approximate(embeddings: Embeddings) -> NDArray[np.int64]:
-            rows = np.full((len(embeddings), k), NO_AD)
-            for found, hits in zip(rows, frozen.search(embeddings, [Wanted(k)] * len(embeddings)), strict=True):
-                found[: len(hits.ad_ids)] = [inventory.rows[ad_id] for ad_id in hits.ad_ids]
-            return rows
-
-        yield Stage(f"{manifest.model_version}, ONNX, HNSW", embed_with_artifact, approximate)
-
-
-def _embed_with(run: Run, name: str, directory: Path) -> Embed:
-    """Embeds with a checkpoint that is in memory only meanwhile."""
-    return lambda texts: embed_all(load_encoder(str(directory)), texts, run.recipe.query, f"Queries, {name}")
-
-
-def _measure(name: str, labelled: LabelledQueries, stages: Sequence[Stage], k: int) -> Iterator[StageQuality]:
+def _measure(name: str, labelled: LabelledQueries, stages: Iterable[Stage], k: int) -> Iterator[StageQuality]:
     """Quality of each stage; the first is the teacher, which the others are held against."""
     expected: Embeddings | None = None
     for stage in stages:
@@ -234,4 +166,5 @@ def _quality(
         cosine_mean=float(cosines.mean()),
         cosine_p5=float(np.percentile(cosines, 5)),
         cosine_p1=float(np.percentile(cosines, 1)),
+        of_queries=values,
     )

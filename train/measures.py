@@ -18,9 +18,9 @@ PerQuery = dict[str, dict[int, float]]
 
 
 class Estimate(BaseModel):
-    """A value with its interval."""
+    """A value with its interval, which has no end where a teacher may find nothing."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     value: float
     low: float
@@ -49,7 +49,7 @@ def measure_rankings(rows: NDArray[np.int64], grades: Sequence[Mapping[int, int]
         qrels = {
             str(query): {str(row): grade for row, grade in judged.items()}
             for query, judged in enumerate(grades)
-            if max(judged.values()) >= least
+            if max(judged.values(), default=0) >= least
         }
         found = ir_measures.iter_calc([measure], qrels, run)
         values[str(measure)] = {int(one.query_id): one.value for one in found}
@@ -76,6 +76,16 @@ def retention(student: Mapping[int, float], teacher: Mapping[int, float]) -> Est
         low, high = np.nanquantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         value = pairs[:, 0].sum() / pairs[:, 1].sum()
     return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
+    """Mean of one ranking less that of another, with a bootstrap interval over the queries that both have."""
+    pairs = np.array([one[query] - other[query] for query in sorted(one.keys() & other.keys())])
+    chance = np.random.default_rng(_SEED)
+    counts = chance.multinomial(len(pairs), np.full(len(pairs), 1 / max(1, len(pairs))), size=RESAMPLES)
+    means = counts @ pairs / max(1, len(pairs))
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(value=float(pairs.mean()) if len(pairs) else float("nan"), low=float(low), high=float(high))
 
 
 def overlap(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:

@@ -1,10 +1,15 @@
 """A recipe: all that decides what a training run gives, read from YAML and never changed afterwards.
 
 Paths are relative to the directory that the command runs in.
+
+A recipe with a `base` says only what differs from another, and one with `arms` is a sweep: several recipes that differ
+from it in the parts named under each.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -193,18 +198,72 @@ def find_recipe(name: str) -> Path:
     raise TrainError(f"{name}: no such recipe; expected a YAML file or one of {shipped}")
 
 
+@dataclass(frozen=True)
+class Source:
+    """A recipe as it is written."""
+
+    path: Path
+    document: dict[str, Any]
+    """With all that its bases say."""
+    bases: tuple[str, ...]
+    """Names of the recipes that it is based on, the nearest first."""
+
+    @property
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """What each arm of a sweep changes; empty for a single recipe."""
+        return self.document.get("arms") or {}
+
+
+def read_source(path: Path) -> Source:
+    """Read a recipe's YAML and that of its bases.
+
+    Raises:
+        TrainError: one cannot be read, or a base is not there.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TrainError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(document, dict) or "base" not in document:
+        return Source(path, document, ())
+    base = read_source(find_recipe(str(document.pop("base"))))
+    if base.arms:
+        raise TrainError(f"{path}: its base {base.path.stem} is a sweep; expected a single recipe")
+    return Source(path, overlay(base.document, document), (base.path.stem, *base.bases))
+
+
+def overlay(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with some changes: mappings are merged, everything else, lists too, is replaced."""
+    merged = dict(document)
+    for name, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = overlay(merged[name], value) if both else value
+    return merged
+
+
+def recipe_of(source: Source, arm: str | None = None) -> Recipe:
+    """The recipe that a source describes, or that of one of its arms.
+
+    Raises:
+        TrainError: a field is wrong, which the message names, or there is no such arm.
+    """
+    document = source.document
+    if source.arms:
+        if arm not in source.arms:
+            raise TrainError(f"{source.path}: is a sweep; expected one of its arms {list(source.arms)}, not {arm}")
+        document = overlay({name: part for name, part in document.items() if name != "arms"}, source.arms[arm] or {})
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "recipe"
+        raise TrainError(f"{source.path}: not a valid recipe: {where}: {first['msg']}") from error
+
+
 def load_recipe(path: Path) -> Recipe:
-    """Read and validate a recipe.
+    """Read and validate a single recipe.
 
     Raises:
         TrainError: it cannot be read, or a field is wrong; the message names the field.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Recipe.model_validate(document)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TrainError(f"{path}: cannot be read as YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise TrainError(f"{path}: not a valid recipe: {where}: {first['msg']}") from error
+    return recipe_of(read_source(path))

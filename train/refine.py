@@ -56,7 +56,7 @@ def refine_student(run: Run, student: Student) -> None:
             "data": labelled_hashes(recipe.data),
         }
     )
-    with phase(run.refined(student.name), CheckpointManifest, key) as work:
+    with phase(run, run.refined(student.name), CheckpointManifest, key) as work:
         if work is None:
             return
         # The student, and everything else as embeddings: no ad is encoded here.

@@ -1,8 +1,8 @@
-"""From a run to what is served: the student's checkpoint becomes an encoder artifact, the ads' embeddings an index."""
+"""From a run to what is served: checkpoints become encoder artifacts, the ads' embeddings an index."""
 
 from pathlib import Path
 
-from artifacts.manifest import EncoderManifest
+from artifacts.manifest import EncoderManifest, Precision
 from artifacts.store import is_current, load_manifest
 from export.onnx_graph import SPACE_NAME
 from export.options import DEFAULT_CORPUS, DEFAULT_QUERIES, MIN_OVERLAP, ExportOptions, export_fingerprint
@@ -19,10 +19,10 @@ from train.errors import TrainError
 from train.runs import CheckpointManifest, Run, load_finished
 
 
-def make_release(run: Run) -> tuple[Path, Path]:
-    """Export the student that the recipe wants served, and index the ads; returns the two artifacts.
+def make_release(run: Run) -> None:
+    """Export the teacher and all students, the one that the recipe serves under its bound, and index the ads.
 
-    The index is made from the teacher's embeddings, and its recall is measured with the student's queries.
+    The index is made from the teacher's embeddings, and its recall is measured with the served student's queries.
 
     Raises:
         HlmError: the recipe serves none, a phase is missing, or an artifact misses its bound.
@@ -30,24 +30,29 @@ def make_release(run: Run) -> tuple[Path, Path]:
     serving = run.recipe.serving
     if serving is None:
         raise TrainError("the recipe has no part `serving`, which says what is to be exported")
-    checkpoint = run.final(serving.student)
-    load_finished(checkpoint, CheckpointManifest, "align")
-    source = resolve(str(checkpoint))
+    for name, precision in run.exports:
+        _export(run, name, precision, 0, run.exported(name, precision))
+    bound = MIN_OVERLAP[serving.precision] if serving.min_overlap is None else serving.min_overlap
+    _export(run, serving.student, serving.precision, bound, run.encoder)
+    opened = EncoderInput(load_manifest(run.encoder, EncoderManifest), lambda: Encoder.load(run.encoder)[0])
+    space = read_space(run.ads / SPACE_NAME)
+    inputs = BuildInputs(run.ads / FEED_NAME, space, opened, run.ads / EMBEDDINGS_NAME)
+    show_build(build_index(inputs, run.index, BuildOptions()), run.index)
+    command = f"hlm serve --name {run.directory.name} --encoder {run.encoder} --index {run.index}"
+    console.print(command, markup=False, soft_wrap=True)
+
+
+def _export(run: Run, name: str, precision: Precision, min_overlap: float, target: Path) -> None:
+    """Export the teacher or a student, unless `target` already is that."""
+    load_finished(run.final(name), CheckpointManifest, "run")
+    source = resolve(str(run.final(name)))
     options = ExportOptions(
-        precision=serving.precision,
+        precision=precision,
         max_query_tokens=run.recipe.query.max_tokens,
         max_ad_tokens=run.recipe.ad.max_tokens,
-        min_overlap=MIN_OVERLAP[serving.precision] if serving.min_overlap is None else serving.min_overlap,
+        min_overlap=min_overlap,
         queries=DEFAULT_QUERIES,
         corpus=DEFAULT_CORPUS,
     )
-    encoder, index = run.directory / "release" / "encoder", run.directory / "release" / "index"
-    if not is_current(encoder, EncoderManifest, export_fingerprint(source, options)):
-        export_encoder(source, options, encoder)
-    opened = EncoderInput(load_manifest(encoder, EncoderManifest), lambda: Encoder.load(encoder)[0])
-    space = read_space(run.ads / SPACE_NAME)
-    inputs = BuildInputs(run.ads / FEED_NAME, space, opened, run.ads / EMBEDDINGS_NAME)
-    show_build(build_index(inputs, index, BuildOptions()), index)
-    name = run.directory.name
-    console.print(f"hlm serve --name {name} --encoder {encoder} --index {index}", markup=False, soft_wrap=True)
-    return encoder, index
+    if not is_current(target, EncoderManifest, export_fingerprint(source, options)):
+        export_encoder(source, options, target)

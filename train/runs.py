@@ -2,17 +2,21 @@
 
 A recipe's directory, `var/runs/NAME`, holds
 
-    teacher/          checkpoint, after phase 1
+    tuned/            checkpoint, after phase 1, at its full width
+    teacher/          the same cut to the length of the embedding space
     ads/              the teacher's embeddings of all ads, and these ads as one feed
     queries/          the teacher's embeddings of the unlabelled queries
     train-queries/    the teacher's embeddings of the labelled ones
     aligned/STUDENT/  checkpoint, after phase 2
     refined/STUDENT/  checkpoint, after phase 3
-    evaluation/       report and table
+    exported/NAME-PRECISION/  the teacher and each student as encoder artifacts
+    release/          the encoder that is to be served, and the index
+    evaluation/       reports, tables and the picture
 
 Each is an artifact: written aside and renamed, with a manifest whose fingerprint covers all that went into it.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +27,7 @@ from typing import Literal
 import torch
 from sentence_transformers import SentenceTransformer
 
-from artifacts.manifest import MANIFEST_NAME, Manifest
+from artifacts.manifest import MANIFEST_NAME, Manifest, Precision
 from artifacts.space import EmbeddingSpace
 from artifacts.store import (
     ManifestT,
@@ -44,7 +48,7 @@ from train.data import FEED_NAME
 from train.descent import LOG_NAME
 from train.encoders import save_encoder
 from train.errors import TrainError
-from train.recipe import Data, Recipe, find_recipe, load_recipe
+from train.recipe import Data, Recipe, find_recipe, read_source, recipe_of
 
 FORMAT = 1
 """Part of every fingerprint; raised when the same inputs come to give another result."""
@@ -72,6 +76,8 @@ class Run:
 
     recipe: Recipe
     directory: Path
+    others: tuple[Path, ...] = ()
+    """Directories of runs whose results are taken where they are what this one would make."""
 
     @classmethod
     def open(cls, name: str, runs: Path) -> "Run":
@@ -80,13 +86,36 @@ class Run:
         Raises:
             TrainError: there is no such recipe, or it is not valid.
         """
-        path = find_recipe(name)
+        source = read_source(find_recipe(name))
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
-        return cls(load_recipe(path), runs / path.stem)
+        return cls(recipe_of(source), runs / source.path.stem, tuple(runs / base for base in source.bases))
+
+    @classmethod
+    def open_arms(cls, name: str, runs: Path) -> "dict[str, Run]":
+        """Read all arms of a sweep; each takes what it can from the bases and from the arms before it.
+
+        Raises:
+            TrainError: there is no such recipe, it has no arms, or one is not valid.
+        """
+        source = read_source(find_recipe(name))
+        if not source.arms:
+            raise TrainError(f"{source.path}: has no `arms`; expected a sweep")
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+        arms: dict[str, Run] = {}
+        others = tuple(runs / base for base in source.bases)
+        for arm in source.arms:
+            arms[arm] = cls(recipe_of(source, arm), runs / source.path.stem / arm, others)
+            others = (*others, arms[arm].directory)
+        return arms
+
+    @property
+    def tuned(self) -> Path:
+        """The teacher's checkpoint at full width."""
+        return self.directory / "tuned"
 
     @property
     def teacher(self) -> Path:
-        """The teacher's checkpoint."""
+        """The teacher's checkpoint, which defines the embedding space."""
         return self.directory / "teacher"
 
     @property
@@ -112,14 +141,49 @@ class Run:
         """A student's checkpoint after phase 3."""
         return self.directory / "refined" / student
 
+    @property
+    def exports(self) -> list[tuple[str, Precision]]:
+        """Name and precision of all encoders that are exported: nothing where the recipe serves nothing."""
+        if self.recipe.serving is None:
+            return []
+        names = ["teacher", *(student.name for student in self.recipe.students)]
+        precisions: tuple[Precision, ...] = tuple(dict.fromkeys(("fp32", self.recipe.serving.precision)))
+        return [(name, precision) for name in names for precision in precisions]
+
+    def exported(self, name: str, precision: Precision) -> Path:
+        """The encoder artifact of the teacher or a student."""
+        return self.directory / "exported" / f"{name}-{precision}"
+
+    @property
+    def encoder(self) -> Path:
+        """The encoder artifact that is to be served."""
+        return self.directory / "release" / "encoder"
+
+    @property
+    def index(self) -> Path:
+        """The index artifact that is to be served."""
+        return self.directory / "release" / "index"
+
+    @property
+    def evaluation(self) -> Path:
+        """Reports and tables."""
+        return self.directory / "evaluation"
+
     def final(self, student: str) -> Path:
-        """A student's last checkpoint by the recipe."""
+        """The last checkpoint of a student by the recipe, or of the teacher."""
+        if student == "teacher":
+            return self.teacher
         return self.refined(student) if self.recipe.student(student).refine else self.aligned(student)
 
 
 @contextmanager
-def phase(target: Path, kind: type[Manifest], key: str) -> Iterator[Path | None]:
-    """Yield a work directory that outlives a kill, or None where `target` already is what these inputs give."""
+def phase(run: Run, target: Path, kind: type[Manifest], key: str) -> Iterator[Path | None]:
+    """Yield a work directory that outlives a kill, or None where `target` already is what these inputs give.
+
+    What another run has made of the same inputs is linked to.
+    """
+    if not is_current(target, kind, key):
+        _take(run, target, kind, key)
     if is_current(target, kind, key):
         drop_leftovers(target)
         console.print(f"{target}: up to date", markup=False, soft_wrap=True)
@@ -128,6 +192,17 @@ def phase(target: Path, kind: type[Manifest], key: str) -> Iterator[Path | None]
     target.parent.mkdir(parents=True, exist_ok=True)
     with work_directory(target, key) as work:
         yield work
+
+
+def _take(run: Run, target: Path, kind: type[Manifest], key: str) -> None:
+    """Make `target` a link to the same result of another run, if there is one; a link to anything else goes."""
+    if target.is_symlink():
+        target.unlink()
+    for other in run.others:
+        made = other / target.relative_to(run.directory)
+        if not target.exists() and is_current(made, kind, key):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(os.path.relpath(made.resolve(), target.parent.resolve()))
 
 
 def publish_checkpoint(

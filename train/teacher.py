@@ -26,17 +26,39 @@ from train.lora import add_low_rank, merge_low_rank
 from train.losses import matryoshka
 from train.mine import judged_negatives, mine_negatives
 from train.recipe import Recipe, Side
-from train.runs import FORMAT, CheckpointManifest, Run, labelled_hashes, phase, publish_checkpoint, weights_hash
+from train.runs import (
+    FORMAT,
+    CheckpointManifest,
+    Run,
+    labelled_hashes,
+    load_finished,
+    phase,
+    publish_checkpoint,
+    weights_hash,
+)
 
 
 def train_teacher(run: Run) -> None:
-    """Run phase 1, unless its result is there already.
+    """Run phase 1, unless its result is there already: fine-tune, then cut to the length of the embedding space.
 
     Raises:
         HlmError: the recipe, its data or the model cannot be used.
     """
+    _tune(run)
+    tuned = load_finished(run.tuned, CheckpointManifest, "teacher")
+    key = fingerprint({"format": FORMAT, "phase": "cut", "tuned": tuned.fingerprint, "dim": run.recipe.dim})
+    with phase(run, run.teacher, CheckpointManifest, key) as work:
+        if work is None:
+            return
+        encoder = load_encoder(str(run.tuned))
+        cut_to(encoder, run.recipe.dim)
+        publish_checkpoint(encoder, run.teacher, key, work, space_of=partial(_space, run.recipe, encoder), measures={})
+
+
+def _tune(run: Run) -> None:
+    """Fine-tune at full width, so that spaces of several lengths can be cut from one teacher."""
     recipe, settings = run.recipe, run.recipe.teacher
-    with phase(run.teacher, CheckpointManifest, _key(recipe)) as work:
+    with phase(run, run.tuned, CheckpointManifest, _key(recipe)) as work:
         if work is None:
             return
         # What there is to learn, and the model that learns it.
@@ -48,7 +70,7 @@ def train_teacher(run: Run) -> None:
         batches = plan_pair_batches(
             relevant_pairs(labelled), settings.optimisation.batch_size, settings.optimisation.epochs, recipe.seed
         )
-        dims = sorted({*settings.matryoshka_dims, recipe.dim, encoder.get_embedding_dimension()})
+        dims = sorted({*_prefixes(recipe), encoder.get_embedding_dimension()})
         if settings.lora_rank:
             add_low_rank(encoder[0], settings.lora_rank)
 
@@ -61,20 +83,19 @@ def train_teacher(run: Run) -> None:
 
             def loss_of(embeddings: Tensor) -> Tensor:
                 queries, ads, wrong = torch.split(embeddings, sizes)
-                wrong = wrong.view(*batch.negatives.shape, -1)
+                wrong = wrong.view(*batch.negatives.shape, embeddings.shape[-1])
                 return matryoshka(partial(contrast, batch, settings.loss), dims, queries, ads, wrong)
 
             forwards = [partial(embed, encoder, texts, side) for texts, side in _cut(groups, settings.mini_batch_size)]
             return (cached_backward if settings.mini_batch_size else backward)(forwards, loss_of)
 
-        # The descent, and the result cut to the length of the embedding space.
+        # The descent.
         encoder.train()
         descend(encoder, step_loss, len(batches), settings.optimisation, work, "Teacher")
         if settings.lora_rank:
             merge_low_rank(encoder[0])
-        cut_to(encoder, recipe.dim)
         space_of = partial(_space, recipe, encoder)
-        publish_checkpoint(encoder, run.teacher, _key(recipe), work, space_of=space_of, measures={})
+        publish_checkpoint(encoder, run.tuned, _key(recipe), work, space_of=space_of, measures={})
 
 
 def _key(recipe: Recipe) -> str:
@@ -83,7 +104,7 @@ def _key(recipe: Recipe) -> str:
             "format": FORMAT,
             "phase": "teacher",
             "seed": recipe.seed,
-            "dim": recipe.dim,
+            "dims": _prefixes(recipe),
             "sides": (recipe.query, recipe.ad),
             "settings": recipe.teacher,
             "model": resolve(recipe.teacher.model).files,
@@ -116,15 +137,22 @@ def _cut(groups: list[tuple[list[str], Side]], size: int | None) -> Iterator[tup
             yield texts[start : start + step], side
 
 
+def _prefixes(recipe: Recipe) -> list[int]:
+    """Lengths at which a beginning of the embedding is trained to be good by itself."""
+    return sorted({*recipe.teacher.matryoshka_dims, recipe.dim})
+
+
 def _space(recipe: Recipe, encoder: SentenceTransformer, directory: Path) -> EmbeddingSpace:
     """The space that a teacher defines: its weights pin it."""
+    width = encoder.get_embedding_dimension()
+    assert width is not None
     return EmbeddingSpace(
         teacher=Path(recipe.teacher.model).name,
         revision=f"sha256:{weights_hash(directory)}",
-        dim=recipe.dim,
+        dim=width,
         pooling=pooling_name(encoder[1]),
         normalized=True,
         query_prompt=recipe.query.prompt,
         ad_prompt=recipe.ad.prompt,
-        matryoshka_dims=tuple(sorted({dim for dim in recipe.teacher.matryoshka_dims if dim < recipe.dim})),
+        matryoshka_dims=tuple(sorted({dim for dim in recipe.teacher.matryoshka_dims if dim < width})),
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.measures import measure_rankings, overlap, retention
+from train.measures import difference, measure_rankings, overlap, retention
 
 RANKINGS = np.array([[4, 1, 2, 3, 0, 5, 6, 7, 8, 9], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
 
@@ -35,3 +35,12 @@ def test_a_student_that_loses_the_same_everywhere_has_no_spread():
 
 def test_overlap_counts_what_two_rankings_share_in_any_order():
     assert overlap(np.array([[1, 2, 3, 4], [1, 2, 3, 4]]), np.array([[4, 3, 2, 9], [5, 6, 7, 8]])) == 3 / 8
+
+
+def test_a_difference_is_of_the_queries_that_both_have():
+    apart = difference({1: 1.0, 2: 0.5, 3: 0.5}, {2: 0.25, 3: 0.25, 4: 1.0})
+    assert (apart.value, apart.low, apart.high) == (0.25, 0.25, 0.25)
+    some = difference(dict.fromkeys(range(100), 1.0), {query: float(query % 2) for query in range(100)})
+    assert some.value == 0.5
+    assert some.low == pytest.approx(0.4, abs=0.03)  # 0.5 less 1.96 standard errors of 0.05
+    assert some.high == pytest.approx(0.6, abs=0.03)

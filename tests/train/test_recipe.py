@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from train.errors import TrainError
-from train.recipe import SHIPPED, find_recipe, load_recipe
+from train.recipe import SHIPPED, find_recipe, load_recipe, overlay, read_source, recipe_of
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
@@ -48,3 +48,38 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path, change: dict[str, object], co
 def test_an_unknown_name_says_which_there_are():
     with pytest.raises(TrainError, match=r"no such recipe; expected a YAML file or one of .*smoke"):
         find_recipe("nowhere")
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("arms/*.yaml")), ids=lambda path: path.stem)
+def test_every_arm_of_a_shipped_sweep_is_valid(path: Path):
+    source = read_source(find_recipe(f"arms/{path.stem}"))
+    for arm in source.arms or [None]:
+        recipe_of(source, arm)
+
+
+def test_a_recipe_says_only_what_differs_from_its_base(tmp_path: Path):
+    (tmp_path / "warm.yaml").write_text(
+        "base: smoke\nteacher: {loss: {temperature: 0.1}}\nstudents: []\nserving: null\n"
+    )
+    (tmp_path / "warmer.yaml").write_text(f"base: {tmp_path}/warm.yaml\nseed: 7\n")
+    smoke, warmer = load_recipe(find_recipe("smoke")), load_recipe(tmp_path / "warmer.yaml")
+    loss = smoke.teacher.loss.model_copy(update={"temperature": 0.1})
+    teacher = smoke.teacher.model_copy(update={"loss": loss})
+    assert warmer == smoke.model_copy(update={"teacher": teacher, "students": [], "serving": None, "seed": 7})
+    assert read_source(tmp_path / "warmer.yaml").bases == ("warm", "smoke")
+
+
+def test_mappings_are_merged_and_lists_replaced():
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
+    assert overlay(base, {"a": {"c": [4]}, "d": {"e": 5}}) == {"a": {"b": 1, "c": [4]}, "d": {"e": 5}}
+    assert base["a"] == {"b": 1, "c": [1, 2]}
+
+
+def test_a_sweep_is_no_recipe_and_no_base(tmp_path: Path):
+    (tmp_path / "sweep.yaml").write_text("base: smoke\narms: {one: {}, two: {seed: 2}}\n")
+    (tmp_path / "above.yaml").write_text(f"base: {tmp_path}/sweep.yaml\n")
+    assert recipe_of(read_source(tmp_path / "sweep.yaml"), "two").seed == 2
+    with pytest.raises(TrainError, match=r"is a sweep; expected one of its arms \['one', 'two'\], not None"):
+        load_recipe(tmp_path / "sweep.yaml")
+    with pytest.raises(TrainError, match="its base sweep is a sweep"):
+        read_source(tmp_path / "above.yaml")

@@ -23,7 +23,7 @@ from tests.e2e.conftest import ROOT, Server
 from tests.train.checkpoints import save_tiny
 from train.encoders import load_encoder
 from train.prune import layers_of
-from train.runs import CheckpointManifest
+from train.runs import CheckpointManifest, EmbeddingsManifest
 
 STEPS = {"batch_size": 8, "learning_rate": 1e-3}
 REFINE = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS}
@@ -54,7 +54,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
         "teacher": {
             "model": str(checkpoint),
             "loss": negatives,
-            "matryoshka_dims": [8],
+            "matryoshka_dims": [8, 16],
             "optimisation": STEPS,
         }
         | large,
@@ -81,9 +81,10 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return directory / "runs" / "tiny"
 
 
-def report_of(finished: Path) -> dict[str, dict[str, Any]]:
+def report_of(finished: Path, filters: str = "") -> dict[str, dict[str, Any]]:
+    """The stages of the whole set, or of that where a filter is asked for."""
     stages = json.loads((finished / "evaluation" / "report.json").read_text())["stages"]
-    return {stage["stage"]: stage for stage in stages}
+    return {stage["stage"]: stage for stage in stages if stage["labelled_set"].partition(", ")[2] == filters}
 
 
 def test_all_students_live_in_the_teachers_space_and_have_their_size(finished: Path):
@@ -106,18 +107,36 @@ def test_alignment_brings_the_students_nearer(finished: Path):
 
 def test_the_report_holds_every_stage_against_the_teacher(finished: Path):
     report = report_of(finished)
-    manifest = load_manifest(finished / "release" / "encoder", EncoderManifest)
-    exported = f"{manifest.model_version}, ONNX"
+    precision = load_manifest(finished / "release" / "encoder", EncoderManifest).precision
+    exported = f"l2, {precision}"
     assert next(iter(report)) == "teacher"
-    assert {"l3, aligned", "l2, aligned", "l2, refined", exported, f"{exported}, HNSW"} <= set(report)
+    assert {"l3, aligned", "l2, aligned", "l2, refined", "teacher, fp32", "l3, fp32", exported} <= set(report)
     assert all(kept["value"] == 1 for kept in report["teacher"]["retention"].values())
     assert report["teacher"]["overlap"] == 1
     assert report["l2, refined"]["overlap"] > 0.15  # by chance it is 20 of 276 ads
+    assert report["teacher, fp32"]["overlap"] == pytest.approx(1, abs=0.1)  # PyTorch may run in bf16
     assert report[exported]["overlap"] == pytest.approx(report["l2, refined"]["overlap"], abs=0.15)
     scanned = report[f"{exported}, HNSW"]  # as there are so few ads
     assert scanned["measures"] == report[exported]["measures"]
     assert scanned["overlap"] == report[exported]["overlap"]
-    assert (finished / "evaluation" / "table.md").read_text().count("\n") == len(report) + 2
+
+
+def test_filters_lose_nothing_where_the_index_is_scanned(finished: Path):
+    whole, filtered = report_of(finished), report_of(finished, "half the advertisers")
+    assert filtered["teacher"]["overlap"] == 1
+    assert filtered["l2, fp32, HNSW"]["measures"] == filtered["l2, fp32"]["measures"]
+    assert filtered["teacher"]["measures"] != whole["teacher"]["measures"]
+
+
+def test_costs_stand_beside_the_recall_that_they_buy(finished: Path):
+    lines = (finished / "evaluation" / "latency.json").read_text().splitlines()
+    costs = {f"{cost['name']}, {cost['precision']}": cost for cost in map(json.loads, lines)}
+    assert {"teacher, fp32", "l3, fp32", "l2, fp32"} <= set(costs)
+    assert costs["teacher, fp32"]["speed_up"] == {"1": 1, "8": 1, "32": 1}
+    assert costs["l2, fp32"]["us"]["1"] > 0
+    kept = report_of(finished)["l2, fp32"]["retention"]["R(rel=2)@20"]["value"]
+    assert costs["l2, fp32"]["recall_kept"] == kept
+    assert (finished / "evaluation" / "frontier.svg").stat().st_size > 1000
 
 
 def test_a_second_run_makes_nothing_again(finished: Path):
@@ -134,6 +153,24 @@ def test_other_queries_can_be_scored(finished: Path, tmp_path: Path):
     files = ("--queries", data / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
     run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
     assert {stage["labelled_set"] for stage in report_of(finished).values()} == {"queries.train"}
+
+
+def test_a_sweep_takes_what_others_made_and_holds_its_arms_against_the_first(finished: Path):
+    arms = {"same": {}, "shorter": {"dim": 8}, "colder": {"teacher": {"loss": {"temperature": 0.02}}}}
+    sweep = {"base": str(finished.parents[1] / "tiny.yaml"), "students": [], "serving": None, "arms": arms}
+    recipe = finished.parents[1] / "sweep.yaml"
+    recipe.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    run("sweep", recipe, "--runs", finished.parent)
+    made = finished.parent / "sweep"
+    for artifact in ("tuned", "teacher", "ads"):
+        assert (made / "same" / artifact).resolve() == finished / artifact
+    assert (made / "shorter" / "tuned").resolve() == finished / "tuned"
+    assert load_manifest(made / "shorter" / "ads", EmbeddingsManifest).space.dim == 8
+    assert not (made / "colder" / "tuned").is_symlink()
+    same, _, colder = (line.split(" | ") for line in (made / "table.md").read_text().splitlines()[2:])
+    assert (same[1:3], colder[1:3]) == (["same", "teacher"], ["colder", "teacher"])
+    assert same[4] == "+0.0000 [+0.0000, +0.0000]"
+    assert float(colder[3]) - float(same[3]) == pytest.approx(float(colder[4].split()[0]), abs=2e-4)
 
 
 @pytest.mark.e2e
