@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from artifacts.manifest import EncoderManifest, TextRules
 from artifacts.space import EmbeddingSpace
 from artifacts.store import ArtifactError, file_sha256, load_manifest, verify_files
+from service.execution_providers import CPU_ONLY, ExecutionProviders
 from service.session import EncoderSession, pad
 
 MODEL_NAME = "model.onnx"
@@ -34,6 +35,7 @@ class Encoder:
         text: TextRules,
         *,
         intra_op_threads: int = 1,
+        providers: ExecutionProviders = CPU_ONLY,
         query_tokenizer: "QueryTokenizer | None" = None,
     ) -> None:
         """Open the files of an artifact without asking its manifest; `load` is the checked way in.
@@ -43,11 +45,13 @@ class Encoder:
             space: what its manifest says.
             text: likewise.
             intra_op_threads: threads inside one run.
+            providers: what the graph may run on.
             query_tokenizer: the artifact's, where it is in memory already.
 
         Raises:
             ArtifactError: the tokenizer cannot be read.
             SessionError: the graph cannot be loaded.
+            ExecutionProviderError: what it is to run on cannot be had.
         """
         self.space = space
         self._directory = directory
@@ -55,23 +59,32 @@ class Encoder:
         self.query_tokenizer = query_tokenizer or QueryTokenizer.open(directory, text)
         self._query_tokenizer = self.query_tokenizer.tokenizer
         self._normalizer = self._query_tokenizer.normalizer
-        self._session = EncoderSession(directory / MODEL_NAME, intra_op_threads=intra_op_threads)
+        self._session = EncoderSession(directory / MODEL_NAME, intra_op_threads=intra_op_threads, providers=providers)
+        self.execution_providers = self._session.execution_providers
+        """What the graph runs on, first what most of it does."""
 
     @classmethod
     def load(
-        cls, directory: Path, *, intra_op_threads: int = 1, relatives: "Sequence[Encoder]" = ()
+        cls,
+        directory: Path,
+        *,
+        intra_op_threads: int = 1,
+        providers: ExecutionProviders = CPU_ONLY,
+        relatives: "Sequence[Encoder]" = (),
     ) -> tuple[Self, EncoderManifest]:
         """Open an encoder artifact after checking its files against its manifest.
 
         Args:
             directory: of the artifact.
             intra_op_threads: threads inside one run.
+            providers: what the graph may run on, in the order in which they are wanted.
             relatives: encoders in memory. A tokenizer that one of them has is shared: reading it takes 20 ms in which
                 no other thread gets to run Python, and all students of a teacher have the same.
 
         Raises:
             ArtifactError: a file is missing or damaged.
             SessionError: the graph cannot be loaded.
+            ExecutionProviderError: what it is to run on cannot be had.
         """
         manifest = load_manifest(directory, EncoderManifest)
         verify_files(directory, manifest.files)
@@ -83,6 +96,7 @@ class Encoder:
             manifest.space,
             manifest.text,
             intra_op_threads=intra_op_threads,
+            providers=providers,
             query_tokenizer=query_tokenizer,
         )
         return encoder, manifest

@@ -17,6 +17,7 @@ from index.load import load_index, needed_bytes
 from memory import available_bytes, use_huge_pages
 from service.encoder import MODEL_NAME, Encoder
 from service.errors import ReleaseError
+from service.execution_providers import CPU_ONLY, ExecutionProviders
 from service.live_parts import LiveOpener, LiveParts
 from service.release import Release
 from service.settings import ReleaseSettings, SwapSettings
@@ -73,6 +74,7 @@ class ReleaseLoader:
     bounds: SwapSettings
     max_batch_size: int
     live: LiveOpener
+    providers: ExecutionProviders = CPU_ONLY
     available: Callable[[], int | None] = available_bytes
 
     def load(self, wanted: ReleaseSettings, held: Sequence[Loaded], go_on: Callable[[], None]) -> Loaded:
@@ -87,6 +89,7 @@ class ReleaseLoader:
         Raises:
             ArtifactError: a file of an artifact is missing or damaged.
             SessionError: the graph of the encoder cannot be loaded.
+            ExecutionProviderError: what it is to run on cannot be had.
             MemoryShortError: there is not enough memory for what is new.
             RecordError: the record cannot be used.
             ReleaseError: the two are of different embedding spaces, or do not answer as their manifests promise.
@@ -105,7 +108,7 @@ class ReleaseLoader:
         if with_encoder:
             encoder, encoder_manifest, golden = _encoder_of(with_encoder[0])
         else:
-            encoder, encoder_manifest, golden = _load_encoder(wanted.encoder, held)
+            encoder, encoder_manifest, golden = _load_encoder(wanted.encoder, held, self.providers)
         go_on()
         threads = 1 if held else usable_cores()  # the others belong to requests, if there can be any
         release = self._release(wanted, encoder, encoder_manifest, index_manifest, with_index, threads)
@@ -173,8 +176,11 @@ def _encoder_of(loaded: Loaded) -> tuple[Encoder, EncoderManifest, Golden]:
     return loaded.release.encoder, loaded.encoder_manifest, loaded.golden
 
 
-def _load_encoder(directory: Path, held: Sequence[Loaded]) -> tuple[Encoder, EncoderManifest, Golden]:
-    encoder, manifest = Encoder.load(directory, relatives=[one.release.encoder for one in held])
+def _load_encoder(
+    directory: Path, held: Sequence[Loaded], providers: ExecutionProviders
+) -> tuple[Encoder, EncoderManifest, Golden]:
+    relatives = [one.release.encoder for one in held]
+    encoder, manifest = Encoder.load(directory, providers=providers, relatives=relatives)
     return encoder, manifest, load_golden(directory, manifest.space.dim)
 
 

@@ -329,6 +329,7 @@ class Releases:
             "encoder": str(loaded.settings.encoder),
             "index": str(loaded.settings.index),
             "record": loaded.settings.record and str(loaded.settings.record),
+            "execution_providers": list(loaded.release.encoder.execution_providers),
             "ads": loaded.release.ad_index.stats().ad_count,
             "loaded_at": loaded.loaded_at.isoformat(timespec="seconds"),
             "golden": asdict(loaded.figures),

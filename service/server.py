@@ -16,6 +16,7 @@ from artifacts.errors import HlmError
 from service.admin import admin_listener
 from service.app import create_app
 from service.connection import Connection
+from service.execution_providers import check_one_build
 from service.listener import bind, url_of
 from service.logs import configure_logging, log_loop_exception
 from service.service import Service
@@ -43,6 +44,7 @@ def serve(config: Path | None, overrides: dict[str, Any]) -> None:
     read = partial(load_settings, config, overrides)
     settings = read()
     configure_logging(settings.server)
+    check_one_build()
     listener = bind(settings.server.host, settings.server.port, "server.host, server.port")
     service = Service(settings)
     watch = ConfigWatch(config, read, settings, service.releases) if config is not None else None

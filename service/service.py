@@ -50,7 +50,7 @@ class Service:
         self.pacer = Pacer()
         self.draining = False
         live = LiveOpener(settings.record.synchronous, self.metrics.ads, self.metrics.live)
-        loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size, live)
+        loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size, live, settings.inference.providers)
         self.releases = Releases(settings, self.metrics, loader.load)
         embeddings = EmbeddingCache(settings.cache.embedding_bytes)
         self.batcher = self._make_batcher(embeddings)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artifacts.errors import HlmError
+from service.execution_providers import CPU_ONLY, ExecutionProviders
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # since 1.29 it reports each session to its maker; read when it is imported
 import onnxruntime as ort
@@ -20,16 +21,18 @@ class SessionError(HlmError):
 
 
 class EncoderSession:
-    """An encoder graph on the CPU; `run` may be called from several threads at once."""
+    """An encoder graph; `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, *, intra_op_threads: int = 1) -> None:
+    def __init__(self, path: Path, *, intra_op_threads: int = 1, providers: ExecutionProviders = CPU_ONLY) -> None:
         """Load the graph.
 
         Args:
             path: `model.onnx`.
             intra_op_threads: threads inside one run. One is best where batches already run side by side.
+            providers: what it may run on.
 
         Raises:
+            ExecutionProviderError: one of them cannot be had.
             SessionError: the file is not a graph that this runtime can load, or lacks the encoder's output.
         """
         options = ort.SessionOptions()
@@ -42,10 +45,14 @@ class EncoderSession:
         options.log_severity_level = 3  # warnings are about fusions that did not match; errors are raised
         # Shapes change with every batch, so a memory plan per shape would only grow (onnxruntime #13500).
         options.enable_mem_pattern = False
+        to_try = providers.to_try(ort.get_available_providers())
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options, providers=to_try)
         except Exception as error:  # onnxruntime's own exceptions share no base class
             raise SessionError(f"{path}: not a graph that onnxruntime {ort.__version__} can load: {error}") from error
+        self.execution_providers = tuple(self._session.get_providers())
+        """What it runs on, first what most of it does."""
+        providers.check_running(self.execution_providers)
         outputs = [output.name for output in self._session.get_outputs()]
         if outputs != [OUTPUT_NAME]:
             raise SessionError(f"{path}: has outputs {outputs} where an encoder has exactly ['{OUTPUT_NAME}']")

@@ -1,11 +1,12 @@
 """The settings of the service: one frozen object, read once at the edge and passed down."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -18,6 +19,7 @@ from pydantic_settings import (
 from index.record import Synchronous
 from service.admission import StepName
 from service.errors import StartupError
+from service.execution_providers import CPU, ExecutionProvider, ExecutionProviders
 from service.setting_errors import ENV_DELIMITER, ENV_PREFIX, describe
 
 ADMIN_TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
@@ -140,6 +142,41 @@ class BatchingSettings(Section):
     )
 
 
+class ExecutionProviderSettings(Section):
+    """What onnxruntime may compute on, by its own name and with its own options."""
+
+    name: str = Field(min_length=1)
+    options: dict[str, str | bool | int | float] = {}
+
+
+def _with_name(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class InferenceSettings(Section):
+    """What encoders run on."""
+
+    execution_providers: tuple[Annotated[ExecutionProviderSettings, BeforeValidator(_with_name)], ...] = Field(
+        (ExecutionProviderSettings(name=CPU),),
+        min_length=1,
+        description="onnxruntime's execution providers, the most wanted first: names, or `name` and `options`.",
+    )
+    allow_fallback: bool = Field(
+        False, description="Whether the next one, and the CPU in the end, may stand in for one that cannot be had."
+    )
+
+    @property
+    def providers(self) -> ExecutionProviders:
+        """As sessions take them."""
+        wanted = (ExecutionProvider(one.name, _as_text(one.options)) for one in self.execution_providers)
+        return ExecutionProviders(tuple(wanted), self.allow_fallback)
+
+
+def _as_text(options: Mapping[str, str | bool | int | float]) -> dict[str, str]:
+    """As onnxruntime has them; its booleans are 0 and 1."""
+    return {name: str(int(value) if isinstance(value, bool) else value) for name, value in options.items()}
+
+
 class CacheSettings(Section):
     """What is kept of earlier requests."""
 
@@ -254,6 +291,7 @@ class Settings(BaseSettings):
     record: RecordSettings = RecordSettings()
     server: ServerSettings = ServerSettings()
     batching: BatchingSettings = BatchingSettings()
+    inference: InferenceSettings = InferenceSettings()
     cache: CacheSettings = CacheSettings()
     overload: OverloadSettings = OverloadSettings()
     limits: LimitsSettings = LimitsSettings()
