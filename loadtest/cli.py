@@ -7,9 +7,10 @@ import typer
 
 if TYPE_CHECKING:
     from loadtest.result import Result
+    from loadtest.slo import Objective
     from loadtest.traffic import Traffic
 
-app = typer.Typer(help="Test a running service under load; needs the extra `load`.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 MISSED = 3
 UNTRUSTED = 4
@@ -34,6 +35,17 @@ Port = Annotated[int, typer.Option(help="To which workers connect; 0: a free one
 Slo = Annotated[str | None, typer.Option(help="Objectives of every load, as in p99=25ms,errors=0.1%.")]
 Out = Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")]
 Report = Annotated[Path | None, typer.Option(help="Write a page about it to this HTML file, and PNGs beside it.")]
+
+
+@app.callback(help="Test a running service under load; needs the extra `load`.")
+def prepare() -> None:
+    """Let gevent patch sockets and threads before anything that uses them is imported."""
+    from loadtest.errors import LoadTestError
+
+    try:
+        import locust  # noqa: F401
+    except ImportError as error:
+        raise LoadTestError(f"hlm loadtest needs the extra `load` of hlm-retrieval: {error}") from error
 
 
 @app.command()
@@ -84,7 +96,7 @@ def run(
     from loadtest.session import session
     from loadtest.slo import parse_slo
 
-    objectives = parse_slo(slo) if slo else []
+    objectives = parse_slo(slo)
     traffic = _traffic(queries, zipf, new_share, lengths, top_k, filters, timeout_ms, seed)
     loads = [Load(f"{rate:g}/s", seconds, rate, arrivals) for rate in rates or ([] if users else [100.0])]
     loads += [Load(f"{count} users", seconds, users=count) for count in users or []]
@@ -93,12 +105,150 @@ def run(
         for load in loads:
             measurement.run(load)
     settings = _settings(traffic, workers + remote_workers)
-    _finish(measurement.result("Load test", url, settings, service_info(url)), out, report)
-    missed = [miss for phase in measurement.phases for one in objectives if (miss := one.miss(phase))]
-    for miss in missed:
-        typer.echo(miss, err=True)
-    if missed:
-        raise typer.Exit(UNTRUSTED if any(phase.generator.limits for phase in measurement.phases) else MISSED)
+    result = measurement.result("Load test", url, settings, service_info(url))
+    _finish(result, out, report)
+    _judge(result, objectives)
+
+
+@app.command()
+def capacity(
+    url: Url = "http://127.0.0.1:8080",
+    slo: Annotated[str, typer.Option(help="A percentile, and errors or 0.1%.")] = "p99=25ms,errors=0.1%",
+    first_rate: Annotated[float, typer.Option("--from", min=1, help="The rate to begin with.")] = 50.0,
+    tolerance: Annotated[float, typer.Option(min=0.005, max=1, help="How closely the rate is found, a share.")] = 0.05,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.9999, help="With which a step is judged.")] = 0.99,
+    margin: Annotated[
+        float, typer.Option(min=0.01, max=1, help="How closely a step knows the share of late requests; MLPerf: 0.05.")
+    ] = 0.2,
+    queries: Queries = None,
+    zipf: Zipf = 0.0,
+    new_share: NewShare = 0.0,
+    lengths: Lengths = "",
+    top_k: TopK = "100",
+    filters: Filters = None,
+    timeout_ms: TimeoutMs = 1_000,
+    seed: Seed = 0,
+    workers: Workers = 1,
+    remote_workers: RemoteWorkers = 0,
+    port: Port = 0,
+    out: Out = None,
+    report: Report = None,
+) -> None:
+    """Find the highest Poisson rate that meets objectives, by bisection.
+
+    A step takes as many requests as the confidence and the margin ask for:
+    16,422 by default for p99, or 33 s at 500 a second, and ends early when it
+    cannot be met any more. --margin 0.05 is MLPerf's own: 262,742.
+
+    Examples:
+      hlm loadtest capacity --slo p99=25ms,errors=0.1%
+      hlm loadtest capacity --from 200 --margin 0.5 --report var/reports/c.html
+
+    Exit codes:
+      0  found
+      1  the test could not be run, or no rate met the objectives
+      2  wrong usage
+      4  found, but the generator may be what was measured
+    """
+    from loadtest.capacity import find_capacity, parse_search
+    from loadtest.errors import LoadTestError
+    from loadtest.measure import Measurement, service_info
+    from loadtest.session import session
+
+    search = parse_search(slo, first_rate, tolerance, confidence, margin)
+    traffic = _traffic(queries, zipf, new_share, lengths, top_k, filters, timeout_ms, seed)
+    with session(url, traffic, workers=workers, remote_workers=remote_workers, port=port) as opened:
+        measurement = Measurement(opened)
+        found = find_capacity(measurement, search)
+    result = measurement.result("Capacity", url, _settings(traffic, workers + remote_workers), service_info(url))
+    result = result.model_copy(update={"capacity": found})
+    _finish(result, out, report)
+    if found.rate is None:
+        raise LoadTestError(f"no rate down to 1/s met {found.bound}")
+    typer.echo(f"capacity {found.rate:,.1f}/s at {found.bound}")
+    if any(phase.generator.limits for phase in result.phases if phase.offered_qps > found.rate):
+        raise typer.Exit(UNTRUSTED)
+
+
+@app.command()
+def replay(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="The service's request log: a file or the directory.")],
+    url: Url = "http://127.0.0.1:8080",
+    speed: Annotated[float, typer.Option(min=0.001, help="How much faster than they once came.")] = 1.0,
+    timeout_ms: TimeoutMs = 1_000,
+    workers: Workers = 1,
+    slo: Slo = None,
+    out: Out = None,
+    report: Report = None,
+) -> None:
+    """Send the requests of a log at the times at which they once came.
+
+    The log must have been written with `query_text: text`. A sampled one has
+    its share of the rate: one of 1 % at --speed 100 is about as busy as the
+    original, if less bursty.
+
+    Examples:
+      hlm loadtest replay /var/log/hlm
+      hlm loadtest replay requests-2026-11-23T14.ndjson --speed 10
+
+    Exit codes: as of `hlm loadtest run`.
+    """
+    from loadtest.load import Load
+    from loadtest.measure import Measurement, service_info
+    from loadtest.replay import read_log
+    from loadtest.session import session
+    from loadtest.slo import parse_slo
+    from loadtest.traffic import Traffic
+
+    objectives = parse_slo(slo)
+    logged = read_log(log, timeout_ms)
+    seconds = max(1.0, logged[-1].at_s / speed)
+    load = Load(log.stem, seconds, len(logged) / seconds, log=str(log.resolve()), speed=speed)
+    traffic = Traffic(timeout_ms=timeout_ms)
+    with session(url, traffic, workers=workers) as opened:
+        measurement = Measurement(opened)
+        measurement.run(load)
+    settings = {"log": str(log), "speed": speed, "timeout_ms": timeout_ms, "workers": workers}
+    result = measurement.result(f"Replay at {speed:g} ×", url, settings, service_info(url))
+    _finish(result, out, report)
+    _judge(result, objectives)
+
+
+@app.command()
+def scenario(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML; see docs/loadtest.md.")],
+    url: Url = "http://127.0.0.1:8080",
+    workers: Workers = 1,
+    slo: Slo = None,
+    out: Out = None,
+    report: Report = None,
+) -> None:
+    """Send loads without a pause, and swap, kill and disturb meanwhile.
+
+    Examples:
+      hlm loadtest scenario config/loadtest/spike.yaml --report var/reports/s.html
+
+    Exit codes: as of `hlm loadtest run`.
+    """
+    import gevent
+
+    from loadtest.happenings import plan
+    from loadtest.measure import Measurement, service_info
+    from loadtest.scenario import read_scenario
+    from loadtest.session import session
+    from loadtest.slo import parse_slo
+
+    objectives = parse_slo(slo)
+    planned = read_scenario(file)
+    with session(url, planned.traffic, workers=workers) as opened:
+        measurement = Measurement(opened)
+        events = plan(planned.events, url, measurement)
+        measurement.run_on(planned.title, planned.all_loads())
+        gevent.joinall(events)
+    settings = {"scenario": str(file), **_settings(planned.traffic, workers)}
+    result = measurement.result(planned.title, url, settings, service_info(url))
+    _finish(result, out, report)
+    _judge(result, objectives)
 
 
 @app.command("report")
@@ -171,6 +321,15 @@ def _traffic(
 
 def _settings(traffic: "Traffic", workers: int) -> dict[str, object]:
     return {"workers": workers, **traffic.model_dump(mode="json")}
+
+
+def _judge(result: "Result", objectives: "list[Objective]") -> None:
+    """End with the exit code that the objectives ask for."""
+    missed = [(phase, miss) for phase in result.phases for one in objectives if (miss := one.miss(phase))]
+    for _, miss in missed:
+        typer.echo(miss, err=True)
+    if missed:
+        raise typer.Exit(UNTRUSTED if any(phase.generator.limits for phase, _ in missed) else MISSED)
 
 
 def _finish(result: "Result", out: Path | None, report: Path | None) -> None:

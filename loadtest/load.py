@@ -20,21 +20,35 @@ class Load:
     arrivals: Arrivals = "poisson"
     users: int = 1
     """Closed loop: how many. Open loop: sources that share the rate, one or more a process."""
+    steps: tuple[tuple[float, float], ...] = ()
+    """Seconds and rate of one stretch after the other, where the rate changes; `rate` is then their mean."""
+    log: str | None = None
+    """A request log whose requests come as they once came, in place of arrivals at a rate."""
+    speed: float = 1.0
+    """How much faster than they once came."""
 
     def __str__(self) -> str:
         if self.rate is None:
             return f"{self.users} user{'s' if self.users > 1 else ''}, closed loop"
-        return f"{self.rate:,.4g}/s, {self.arrivals}"
+        return f"{self.rate:,.4g}/s, {f'replay at {self.speed:g} ×' if self.log else self.arrivals}"
 
-    def of_one_user(self) -> "Load":
-        """What one of its users does: the sources together have the rate."""
-        return replace(self, rate=self.rate and self.rate / self.users, users=1)
+    def shared(self, users: int) -> "Load":
+        """The same from so many sources."""
+        return replace(self, users=users)
 
     def due_s(self, rng: random.Random) -> Iterator[float]:
-        """When requests of an open loop are due, in seconds from the start; Poisson processes add up to one."""
-        assert self.rate
+        """When requests of one source of an open loop are due, in seconds from the start.
+
+        Poisson processes add up to one, so sources need not know of each other.
+        """
+        begin_s = 0.0
+        for seconds, rate in self.steps or ((self.seconds, self.rate or 0.0),):
+            yield from (begin_s + due_s for due_s in self._stretch_s(seconds, rate / self.users, rng))
+            begin_s += seconds
+
+    def _stretch_s(self, seconds: float, rate: float, rng: random.Random) -> Iterator[float]:
         if self.arrivals == "constant":
-            gaps: Iterator[float] = itertools.chain([rng.random() / self.rate], itertools.repeat(1 / self.rate))
+            gaps: Iterator[float] = itertools.chain([rng.random() / rate], itertools.repeat(1 / rate))
         else:
-            gaps = (rng.expovariate(self.rate) for _ in itertools.count())
-        return itertools.takewhile(lambda due: due < self.seconds, itertools.accumulate(gaps))
+            gaps = (rng.expovariate(rate) for _ in itertools.count())
+        return itertools.takewhile(lambda due_s: due_s < seconds, itertools.accumulate(gaps))

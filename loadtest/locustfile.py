@@ -82,7 +82,8 @@ def _obey(environment: Environment, worker: runners.WorkerRunner) -> None:
         nonlocal number
         number = msg.data["number"]
         traffic = Traffic.model_validate(msg.data["traffic"])
-        RetrieveUser.work = Work(Load(**msg.data["load"]), traffic, worker.worker_index)
+        load = Load(**msg.data["load"] | {"steps": tuple(map(tuple, msg.data["load"]["steps"]))})
+        RetrieveUser.work = Work(load, traffic, worker.worker_index)
 
     def report(data: dict[str, Any], **_: object) -> None:
         if number >= 0:

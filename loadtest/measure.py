@@ -1,8 +1,8 @@
 """Sends loads one after the other and puts together what they found, with progress meanwhile."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -30,23 +30,37 @@ class Measurement:
     events: list[Event] = field(default_factory=list)
 
     def run(self, load: Load, stop: Stop | None = None) -> Phase:
-        """Send one load and keep what it saw."""
+        """Send one load and keep what it saw, as one phase."""
+        offset_s, samples, stopped_s = self._send(load, stop)
+        phase = summarize(load, offset_s, samples, stopped_s)
+        self.phases.append(phase)
+        return phase
+
+    def run_on(self, title: str, loads: Sequence[Load]) -> None:
+        """Send open loops without a pause between them, and keep what they saw, a phase each."""
+        seconds = sum(load.seconds for load in loads)
+        steps = tuple((load.seconds, load.rate or 0.0) for load in loads)
+        mean = sum(seconds * rate for seconds, rate in steps) / seconds
+        offset_s, samples, _ = self._send(Load(title, seconds, mean, loads[0].arrivals, steps=steps), None)
+        begin_s = 0.0
+        for load in loads:
+            part = samples.between(begin_s, begin_s + load.seconds)
+            self.phases.append(summarize(load, offset_s + begin_s, part.shifted(begin_s)))
+            begin_s += load.seconds
+
+    def _send(self, load: Load, stop: Stop | None) -> tuple[float, Samples, float | None]:
+        """Seconds at which the load began, what it saw from then, and when it was ended before its time."""
         with progress(load.name, round(load.seconds), "s", rate=False) as advance:
             shown = _Shown(load, advance, stop)
             started_s, samples = self.session.run(load, shown)
             shown.end()
-        due = samples.column("due_s")
-        started_s = float(due.min()) if len(samples) else started_s
-        rows = samples.rows.copy()
-        rows[:, 0] -= started_s
-        samples = replace(samples, rows=rows)
+        started_s = float(samples.column("due_s").min()) if len(samples) else started_s
+        samples = samples.shifted(started_s)
         offset_s = max(0.0, started_s - self.started_s)
-        phase = summarize(load, offset_s, samples, shown.stopped_s)
-        self.phases.append(phase)
         self.seconds += [
             second.model_copy(update={"at_s": second.at_s + round(offset_s)}) for second in timeline(samples)
         ]
-        return phase
+        return offset_s, samples, shown.stopped_s
 
     def result(self, title: str, url: str, settings: dict[str, Any], service: dict[str, Any]) -> Result:
         """Everything so far."""

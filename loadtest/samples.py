@@ -71,9 +71,15 @@ class Samples:
         return {name: count for name, count in found.most_common() if count}
 
     def between(self, from_s: float, to_s: float) -> "Samples":
-        """Those that were due in [`from_s`, `to_s`) by the wall clock."""
+        """Those that were due in [`from_s`, `to_s`)."""
         due = self.column("due_s")
         return Samples(self.rows[(due >= from_s) & (due < to_s)], self.outcomes, self.busy_share)
+
+    def shifted(self, by_s: float) -> "Samples":
+        """With times that count from `by_s`."""
+        rows = self.rows.copy()
+        rows[:, 0] -= by_s
+        return Samples(rows, self.outcomes, self.busy_share)
 
     def stages_ms(self) -> dict[str, Floats]:
         """The server's own timings, of the requests that were answered well."""

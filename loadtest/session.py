@@ -53,7 +53,7 @@ class Session:
             LoadTestError: a worker is gone.
         """
         if load.rate:
-            load = _shared(load, self._workers)
+            load = load.shared(self._workers)
         self._number += 1
         self._reports.clear()
         self._ended.clear()
@@ -127,10 +127,6 @@ def session(
         master.quit()
         for child in children:
             _end(child)
-
-
-def _shared(load: Load, workers: int) -> Load:
-    return Load(load.name, load.seconds, load.rate, load.arrivals, users=workers)
 
 
 def _worker(port: int) -> "subprocess.Popen[bytes]":

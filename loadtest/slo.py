@@ -32,13 +32,13 @@ class Objective:
         return f"{phase.name}: {self.text} missed with {shown}"
 
 
-def parse_slo(text: str) -> list[Objective]:
-    """The objectives, in their order.
+def parse_slo(text: str | None) -> list[Objective]:
+    """The objectives, in their order; none of None.
 
     Raises:
         LoadTestError: one is none.
     """
-    return [_objective(part.strip()) for part in text.split(",")]
+    return [_objective(part.strip()) for part in text.split(",")] if text else []
 
 
 def _objective(part: str) -> Objective:

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gevent
@@ -21,6 +22,7 @@ from locust.exception import StopUser
 
 from loadtest.load import Load
 from loadtest.recorder import OK, Recorder
+from loadtest.replay import Logged, read_log
 from loadtest.traffic import Traffic
 
 SLACK_S = 5.0
@@ -49,14 +51,21 @@ class Work:
     """Users that have had their last answer."""
 
     def __post_init__(self) -> None:
-        self.requests: Iterator[dict[str, Any]] = self.traffic.requests(self.worker)
         self._users = itertools.count()
+        self._logged: list[Logged] = []
+        if self.load.log:
+            self._logged = read_log(Path(self.load.log), self.traffic.timeout_ms)[self.worker :: self.load.users]
+        self.requests: Iterator[dict[str, Any]] = (
+            (logged.request for logged in self._logged) if self.load.log else self.traffic.requests(self.worker)
+        )
 
     def due_s(self) -> Iterator[float]:
         """When the requests of the next open-loop user are due, by `perf_counter`."""
         rng = random.Random(f"{self.traffic.seed} {self.worker} {next(self._users)} arrivals")  # noqa: S311
         begin_s = time.perf_counter()
-        return (begin_s + due_s for due_s in self.load.of_one_user().due_s(rng))
+        if self.load.log:
+            return (begin_s + logged.at_s / self.load.speed for logged in self._logged)
+        return (begin_s + due_s for due_s in self.load.due_s(rng))
 
     def wait_until(self, due_s: float) -> None:
         """Let others run until then."""

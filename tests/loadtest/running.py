@@ -13,10 +13,12 @@ from tests.client.standin import Reply, Respond, answer
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def loadtest(*arguments: str, code: int = 0, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "hlm.py", "loadtest", *arguments]
+def loadtest(
+    *arguments: str, code: int | tuple[int, ...] = 0, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "hlm.py", "loadtest", *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
-    assert result.returncode == code, result.stdout + result.stderr
+    assert result.returncode in (code if isinstance(code, tuple) else (code,)), result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     return result
 

@@ -60,7 +60,7 @@ def test_a_generator_that_is_late_or_busy_is_said_to_limit(late_s: float, busy_s
 
 def test_arrivals_of_several_sources_add_up_to_the_rate():
     load = Load("shared", 100, rate=50, users=2)
-    due = np.concatenate([list(load.of_one_user().due_s(random.Random(seed))) for seed in range(2)])
+    due = np.concatenate([list(load.due_s(random.Random(seed))) for seed in range(2)])
     assert len(due) == pytest.approx(5_000, rel=0.05)
     gaps = np.diff(np.sort(due))
     assert np.std(gaps) == pytest.approx(np.mean(gaps), rel=0.05)  # as of exponential gaps
