@@ -8,10 +8,10 @@ refers to was entered before it. A flag that changes meanwhile is seen by the ne
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import orjson
@@ -26,7 +26,7 @@ from index.vocabulary import Vocabulary
 
 ALL_DEVICES = np.uint32(0xFFFF_FFFF)
 MAX_DEVICES = 31
-"""Names that have a bit of their own; in practice there are three to five."""
+"""Names below this number have a bit of their own; in practice there are three to five. The others share the last."""
 _ROW_TYPES: dict[str, type[np.generic]] = {
     "active": np.bool_,
     "servable": np.bool_,
@@ -45,6 +45,7 @@ _CAMPAIGN_TYPES: dict[str, type[np.generic]] = {
     "negatives": np.int32,
     "hash": np.uint64,
 }
+T = TypeVar("T")
 _VOCABULARIES = ("advertisers", "categories", "campaigns", "devices")
 
 
@@ -137,6 +138,8 @@ class EligibilityColumns:
         self.state_changes = 0
         """How often a row was made servable or not, or could have been."""
         self._partial_campaigns = 0
+        self.gone_count = 0
+        """Rows whose ads were deleted or written anew."""
         self._add_campaign("")
 
     @property
@@ -175,6 +178,11 @@ class EligibilityColumns:
         self.state_changes += 1
         self.rows["servable"][row] = active and self.campaigns["servable"][self.rows["campaign"][row]]
 
+    def retire(self, row: int) -> None:
+        """Let nobody see a row any more: its ad was deleted or written anew. At most once a row."""
+        self.set_active(row, active=False)
+        self.gone_count += 1
+
     def set_bid(self, row: int, bid: float | None) -> None:
         """Change what an ad offers."""
         self.rows["bid"][row] = np.nan if bid is None else bid
@@ -183,8 +191,9 @@ class EligibilityColumns:
         """Take over what a campaign says, for the ads it has and will have."""
         number = self._campaign(campaign.campaign_id)
         columns = self.campaigns
-        self._partial_campaigns += int(campaign.pass_through_rate < 1) - int(columns["pass_through"][number] < 1)
-        columns["pass_through"][number] = campaign.pass_through_rate
+        was_partial = columns["pass_through"][number] < 1
+        columns["pass_through"][number] = campaign.pass_through_rate  # as float32, to which almost 1 is 1
+        self._partial_campaigns += int(columns["pass_through"][number] < 1) - int(was_partial)
         columns["schedule"][number] = self.schedules.number_of(campaign.schedule)
         columns["negatives"][number] = self.negatives.number_of(campaign.negative_keywords or ())
         if columns["servable"][number] != campaign.is_servable:
@@ -214,9 +223,16 @@ class EligibilityColumns:
         return bits or int(ALL_DEVICES)
 
     def selected(self, rows: NDArray[np.int64]) -> "EligibilityColumns":
-        """These rows only, under new numbers; all that they refer to is shared with this."""
+        """These rows only, none of which is gone, under new numbers; names are shared with this.
+
+        Of schedules and lists of keywords only those stay that a row or a campaign refers to.
+        """
         selected = copy(self)
         selected.rows = self.rows.selected(rows)
+        selected.gone_count = 0
+        selected.campaigns = self.campaigns.selected(np.arange(self.campaigns.count))
+        selected.schedules = Schedules.of(_in_use(selected, "schedule", self.schedules.rows()))
+        selected.negatives = KeywordLists.of(_in_use(selected, "negatives", self.negatives.texts()))
         return selected
 
     def save(self, directory: Path) -> None:
@@ -259,6 +275,17 @@ class EligibilityColumns:
     def _vocabularies(self) -> dict[str, Vocabulary]:
         names = (self.advertiser_names, self.category_names, self.campaign_names, self.device_names)
         return dict(zip(_VOCABULARIES, names, strict=True))
+
+
+def _in_use(columns: EligibilityColumns, name: str, distinct: Sequence[T]) -> list[T]:
+    """What a column of rows and campaigns refers to, to which its numbers are changed; 0 stays 0."""
+    holders = (columns.rows, columns.campaigns)
+    used = np.unique(np.concatenate([[0], *(holder[name] for holder in holders)]))
+    numbers = np.zeros(used[-1] + 1, dtype=np.int32)
+    numbers[used] = np.arange(len(used))
+    for holder in holders:
+        holder[name][:] = numbers[holder[name]]
+    return [distinct[number] for number in used.tolist()]
 
 
 def hash_of(text: str) -> int:

@@ -188,11 +188,11 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _device_bit(columns: EligibilityColumns, device: str | None) -> int | None:
-    """One that no ad names is seen by the ads that are for all devices, and by no others."""
+    """One that no ad names, or that has no bit of its own, is seen by the ads for all devices, and by no others."""
     if device is None:
         return None
     number = columns.device_names.find(device.casefold())
-    return 1 if number is None else 1 << min(number, MAX_DEVICES)  # bit 0 is of no device's
+    return 1 if number is None or number >= MAX_DEVICES else 1 << number  # bit 0 is of no device's
 
 
 def _barred_advertisers(columns: EligibilityColumns, names: frozenset[str]) -> NDArray[np.bool_] | None:

@@ -168,7 +168,7 @@ class Generation:
             self.ads.set_bid(row, state.ad.bid)
 
     def _retire(self, row: int, ad_id: str) -> None:
-        self.columns.set_active(row, active=False)
+        self.columns.retire(row)
         self._gone.add(row)
         self._later.pop(ad_id, None)
 

@@ -74,7 +74,8 @@ class FrozenIndex:
     def _hits(self, ranked: Ranked, wanted: Wanted) -> SearchHits:
         short: Short | None = None
         if len(ranked.rows) < wanted.top_k:
-            short = "index_smaller_than_top_k" if len(ranked.rows) == len(self.ads) else "filtered"
+            there = self.eligibility.count - self.eligibility.gone_count
+            short = "index_smaller_than_top_k" if len(ranked.rows) == there else "filtered"
         for_others = not self.eligibility.has_partial_campaigns
         return SearchHits(ranked.rows, ranked.scores, self.ads, short, for_others)
 

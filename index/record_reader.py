@@ -59,9 +59,18 @@ class RecordReader:
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[int]:
         """Read one state of the record, whatever is written meanwhile; gives its sequence number."""
+        with self._one_moment():
+            yield self.sequence
+
+    @contextlib.contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """Let several queries see the same state; within `standing_still` they do already."""
+        if self._db.in_transaction:
+            yield
+            return
         self._read("BEGIN")
         try:
-            yield self.sequence
+            yield
         finally:
             self._db.rollback()
 
@@ -98,15 +107,17 @@ class RecordReader:
             content_since: ads come with their embeddings where more than status and bid has changed since; by default
                 without.
         """
-        # SQLite uses the index, which leaves number 0 out, only where the query leaves it out too.
-        ads = self._read(
-            "SELECT ad_id, sequence, document, CASE WHEN content_sequence > ? THEN embedding END FROM ads"
-            " WHERE sequence > 0 AND sequence > ? ORDER BY sequence LIMIT ?",
-            *(2**62 if content_since is None else content_since, after, limit),
-        )
-        campaigns = self._read(
-            "SELECT sequence, document FROM campaigns WHERE sequence > ? ORDER BY sequence LIMIT ?", after, limit
-        )
+        # Else an ad and then a campaign could change between the queries, and the ad be passed over.
+        with self._one_moment():
+            # SQLite uses the index, which leaves number 0 out, only where the query leaves it out too.
+            ads = self._read(
+                "SELECT ad_id, sequence, document, CASE WHEN content_sequence > ? THEN embedding END FROM ads"
+                " WHERE sequence > 0 AND sequence > ? ORDER BY sequence LIMIT ?",
+                *(2**62 if content_since is None else content_since, after, limit),
+            )
+            campaigns = self._read(
+                "SELECT sequence, document FROM campaigns WHERE sequence > ? ORDER BY sequence LIMIT ?", after, limit
+            )
         states: list[State] = [*map(_ad_state, ads), *map(_campaign_state, campaigns)]
         return sorted(states, key=lambda state: state.sequence)[:limit]
 

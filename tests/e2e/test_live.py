@@ -1,55 +1,20 @@
 """Ads that are changed while a real server answers, killed at its worst moments."""
 
-import json
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
 from index.live import MERGE_LATER_ADS
 from index.snapshots import Snapshots
 from tests.e2e.conftest import Server
+from tests.e2e.live_shop import Shop
 from tests.index.support import unit_vectors
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
-
-TOKEN = "a-token-of-more-than-sixteen-characters"
-
-
-class Shop:
-    """A server with a record, and its admin listener."""
-
-    def __init__(self, start: Callable[..., Server], record: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.server = start("--record", record, HLM_ADMIN_TOKEN=TOKEN, HLM_SERVER__ADMIN_PORT=str(port))
-        self._url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: self.server.client.get("/health/ready").status_code == 200)
-
-    def change(self, method: str, path: str, content: str = "") -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        answer = httpx.request(method, self._url + path, content=content, headers=headers, timeout=60)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def put(self, *ads: dict[str, Any]) -> dict[str, Any]:
-        return self.change("PUT", "/ads", "\n".join(map(json.dumps, ads)))
-
-    def ads(self, query: str, **fields: Any) -> list[str]:
-        return [ad["ad_id"] for ad in self.server.retrieve(query, **fields).json()["ads"]]
-
-    @property
-    def live(self) -> dict[str, float]:
-        found: dict[str, float] = self.server.client.get("/info").json()["release"]["live"]
-        return found
 
 
 @pytest.fixture

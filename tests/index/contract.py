@@ -257,8 +257,11 @@ class ChangeContract:
     def test_an_ad_is_found_when_it_was_written_and_not_when_it_was_deleted(self, changing: Changing):
         self.put(changing, "a", 0)
         assert changing.index.stats().ad_count == 1
+        self.put(changing, "b", 2)
         changing.make(Delete("a"))
-        self.wait_for(lambda: found(changing, 0) == [], self.flip_s)
+        self.wait_for(lambda: found(changing, 0) == ["b"], self.flip_s)
+        [hits] = changing.index.search(QUERIES[:1], [Wanted(5)])
+        assert hits.short == "index_smaller_than_top_k"
         self.put(changing, "a", 1)
 
     def test_an_ad_that_is_written_anew_is_there_once_with_all_that_is_new(self, changing: Changing):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from artifacts.store import ArtifactError
-from index.ad_schedule import ALWAYS, Schedules, Window, schedule_of
+from index.ad_schedule import ALWAYS, DAYS, Schedule, Schedules, Window, schedule_of
 from index.columns import EligibilityColumns
 from index.feed import FeedAd
 from index.filters import Filters, Wanted, rule_for
@@ -67,6 +67,56 @@ def test_a_device_that_no_ad_names_gets_the_ads_for_all():
     columns = columns_of(ad(0), ad(1, devices=["mobile"]), ad(2, devices=[]))
     assert passing(columns, Wanted(1, Filters(device="watch"))) == [0, 2]
     assert passing(columns, Wanted(1, Filters(device="Mobile"))) == [0, 1, 2]
+
+
+def test_devices_beyond_those_with_a_bit_get_none_of_each_others_ads():
+    columns = columns_of(*(ad(number, devices=[f"device-{number}"]) for number in range(40)), ad(40))
+    for number in range(40):
+        shown = passing(columns, Wanted(1, Filters(device=f"device-{number}")))
+        assert shown == ([number, 40] if number < 30 else [40])  # to miss an ad is better than to show a wrong one
+
+
+def test_many_schedules_are_each_kept_to():
+    chance = np.random.default_rng(0)
+    starts, lasts, days = chance.integers(0, 1000, 500), chance.integers(1, 1000, 500), chance.integers(0, 7, 500)
+    schedules = Schedules()
+    for start, last, day in zip(starts.tolist(), lasts.tolist(), days.tolist(), strict=True):
+        window = Window(days=[DAYS[day]], from_hour=8, to_hour=16)
+        hours = schedule_of(None, None, [window]).hours
+        schedules.number_of(Schedule(MONDAY + start - 500, MONDAY + start - 500 + last, hours))
+    for at in (MONDAY, MONDAY + 499, MONDAY - 500, MONDAY + 86_400):
+        found = schedules.open(at, 0)
+        expected = [
+            one.starts_at <= at < one.ends_at
+            and bool(one.hours >> int(at // 86_400 + 3) % 7 * 24 + int(at // 3600) % 24 & 1)
+            for one in schedules
+        ]
+        assert found.tolist() == expected
+    assert len(schedules) > 300
+
+
+def test_a_rate_that_is_nearly_one_is_one():
+    columns = columns_of(ad(0, campaign_id="c"))
+    for rate in (1 - 1e-12, 0.5, 1 - 1e-12, 1.0):
+        columns.set_campaign(Campaign(campaign_id="c", pass_through_rate=rate))
+        assert columns.has_partial_campaigns == (rate == 0.5)
+
+
+def test_selected_rows_take_along_only_what_they_and_campaigns_refer_to():
+    """Else each change of a schedule or of negative keywords would stay in all snapshots to come."""
+    hours = [{"days": ["mon"], "from_hour": 0, "to_hour": 12}]
+    columns = columns_of(ad(0, negative_keywords=["old"]), ad(1, negative_keywords=["new"], campaign_id="c"))
+    for keyword in ("first", "second", "cheap"):
+        columns.set_campaign(
+            Campaign.model_validate({"campaign_id": "c", "negative_keywords": [keyword], "hours": hours})
+        )
+    selected = columns.selected(np.array([1]))
+    assert sorted(selected.negatives.texts()) == [[], ['"cheap"'], ['"new"']]
+    assert len(selected.schedules) == 2
+    for query, shown in (("old", [0]), ("new", []), ("cheap", []), ("second", [0])):
+        assert passing(selected, Wanted(1, query=query, at=MONDAY - 6 * 3600)) == shown
+    assert passing(selected, Wanted(1, at=MONDAY)) == []
+    assert passing(columns, Wanted(1, query="second", at=MONDAY - 6 * 3600)) == [0, 1]
 
 
 def test_a_changed_bid_is_seen_by_the_next_request():

@@ -134,6 +134,24 @@ def test_changes_come_in_their_order_and_each_once(path: Path, record: Record):
     assert list(reader.changes_since(1203)) == []
 
 
+def test_no_change_falls_between_the_ads_and_the_campaigns_of_a_page(
+    path: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+):
+    """An ad and then a campaign are changed when the ads of a page are read and its campaigns are not."""
+    make(record, upsert("a"))
+    reader = RecordReader(path)
+    read, late = reader._read, [PatchCampaign("c", CampaignPatch(budget="exhausted")), upsert("late")]
+
+    def interrupted(query: str, *values: object) -> list[Any]:
+        if "FROM campaigns" in query and late:
+            make(record, late.pop(), late.pop())
+        return read(query, *values)
+
+    monkeypatch.setattr(reader, "_read", interrupted)
+    assert [state.sequence for state in reader.changes_since(0)] == [1, 2, 3]
+    reader.close()
+
+
 def test_a_reader_that_stands_still_sees_no_later_change(path: Path, record: Record):
     make(record, upsert("a"))
     reader = RecordReader(path)
