@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale check-overload check-index check-drain check-swap train-smoke recipe lock clean
+.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale peers bench-peers check-overload check-index check-drain check-swap train-smoke recipe lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,6 +94,20 @@ ZIPF_QUERIES = $(if $(wildcard $(DATA)/../queries/unlabelled.tsv.gz),--queries $
 bench-zipf: .venv-dev/.complete ## Embedding caches of several sizes under queries as skewed as a search log
 	$(bench_artifacts)
 	@.venv-dev/bin/python -m benchmarks.zipf $(BENCH_PAIR) $(ZIPF_QUERIES) $(BENCH_ARGS)
+
+# The wheel of hnswlib is that of the development environment: it has no other.
+var/peers/%/.complete: benchmarks/peers/requirements/%.txt .venv-dev/.complete
+	@echo "Creating var/peers/$* …"
+	@$(PYTHON) -m venv --clear var/peers/$*
+	@$(call PIP_INSTALL,var/peers/$*) --no-deps .venv-dev/wheels/hnswlib-*.whl
+	@$(call PIP_INSTALL,var/peers/$*) -r $<
+	@touch $@
+
+peers: var/peers/mosec/.complete var/peers/litserve/.complete ## The environments of the servers that this one is compared with
+
+bench-peers: peers ## This service beside mosec, LitServe and FastAPI + sentence-transformers, 14 minutes; QUICK=1 for one short round
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.peers $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(QUICK),--rounds 1 --seconds 0.5) $(BENCH_ARGS)
 
 check-overload: .venv-dev/.complete ## A real server at 2, 5 and 10 times its capacity; QUICK=1 for phases of 1 s
 	$(bench_artifacts)
