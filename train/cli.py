@@ -155,6 +155,26 @@ def refine(recipe: RecipeName, student: StudentNames = None, runs: Runs = DEFAUL
 
 
 @app.command()
+def joint(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
+    """The arm without alignment: a query encoder and an ad encoder learn together, and embed the ads anew.
+
+    Does nothing where the result is there already; a killed run goes on at its last save.
+
+    Examples:
+      hlm train joint arms/joint
+
+    Exit codes:
+      0  trained, or up to date
+      1  failed, with one sentence that says why
+      2  wrong usage
+    """
+    run = _open(recipe, runs)
+    from train.joint import train_joint
+
+    train_joint(run)
+
+
+@app.command()
 def evaluate(
     recipe: RecipeName,
     queries: Annotated[Path | None, typer.Option(help="Tab-separated: query_id, text. With --qrels.")] = None,

@@ -23,32 +23,45 @@ SHARD_TEXTS = 4096
 def embed_with_teacher(
     run: Run, target: Path, texts: Sequence[str], side: Side, beside: Mapping[str, bytes] | None = None
 ) -> None:
+    """`embed_with` the teacher."""
+    embed_with(run.teacher, run, target, texts, side, beside)
+
+
+def embed_with(
+    checkpoint: Path,
+    run: Run,
+    target: Path,
+    texts: Sequence[str],
+    side: Side,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
     """Embed texts and publish the result, unless `target` already holds it; a killed run goes on at its last shard.
 
     Args:
-        run: whose teacher does it.
+        checkpoint: what embeds, the result of a phase.
+        run: that it belongs to.
         target: directory of the result.
         texts: row i of the result belongs to text i.
         side: how they are read.
         beside: contents of further files of the directory, by name.
 
     Raises:
-        TrainError: there is no teacher yet.
+        TrainError: there is no such checkpoint yet.
     """
-    teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
+    made = load_finished(checkpoint, CheckpointManifest, "teacher")
     files = {name: hashlib.sha256(content).hexdigest() for name, content in (beside or {}).items()}
-    key = fingerprint({"format": FORMAT, "teacher": teacher.fingerprint, "side": side, "texts": texts, "beside": files})
+    key = fingerprint({"format": FORMAT, "teacher": made.fingerprint, "side": side, "texts": texts, "beside": files})
     with phase(run, target, EmbeddingsManifest, key) as work:
         if work is None:
             return
-        embeddings = embed_in_shards(load_encoder(str(run.teacher)), texts, side, work, f"Embedding {target.name}")
+        embeddings = embed_in_shards(load_encoder(str(checkpoint)), texts, side, work, f"Embedding {target.name}")
         with publish(target) as staging:
             np.save(staging / EMBEDDINGS_NAME, embeddings)
             for name, content in (beside or {}).items():
                 (staging / name).write_bytes(content)
             manifest = EmbeddingsManifest(
                 fingerprint=key,
-                space=teacher.space,
+                space=made.space,
                 files=describe_files(staging),
                 tools=tool_versions(TOOLS),
                 count=len(texts),

@@ -152,7 +152,7 @@ def cut_to(encoder: SentenceTransformer, dim: int) -> None:
     if width > dim:
         weights = torch.eye(dim, width)
         if isinstance(encoder[-1], Dense):
-            weights = encoder[-1].linear.weight.detach().cpu()[:dim]
+            weights = encoder[-1].linear.weight.detach().cpu()[:dim].clone()  # a view cannot be saved
         put_head(encoder, dense_head(weights))
 
 

@@ -134,6 +134,18 @@ class Student(Part):
     refine: Refinement | None = None
 
 
+class Joint(Part):
+    """The arm without alignment: a query encoder learns together with an ad encoder that begins as the teacher does.
+
+    Negatives are judged, or drawn by chance: none of the two can mine before it has learnt.
+    """
+
+    query_model: str
+    """Hub id, local directory, or `demo`."""
+    loss: Contrastive = Contrastive(negatives_from="judged")
+    optimisation: Optimisation
+
+
 class Serving(Part):
     """Which student is exported, and how."""
 
@@ -154,6 +166,7 @@ class Recipe(Part):
     data: Data
     teacher: Teacher
     students: list[Student] = []
+    joint: Joint | None = None
     serving: Serving | None = None
     evaluation_k: Annotated[int, Field(ge=1)] = 100
     """Cutoff of recall and of the overlap with the teacher."""

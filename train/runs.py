@@ -9,6 +9,8 @@ A recipe's directory, `var/runs/NAME`, holds
     train-queries/    the teacher's embeddings of the labelled ones
     aligned/STUDENT/  checkpoint, after phase 2
     refined/STUDENT/  checkpoint, after phase 3
+    joint/            the query encoder of the arm without alignment
+    joint-ads-encoder/, joint-ads/  the other half of that pair, and its embeddings of all ads
     exported/NAME-PRECISION/  the teacher and each student as encoder artifacts
     release/          the encoder that is to be served, and the index
     evaluation/       reports, tables and the picture
@@ -142,6 +144,21 @@ class Run:
         return self.directory / "refined" / student
 
     @property
+    def joint(self) -> Path:
+        """The query encoder that learnt without alignment."""
+        return self.directory / "joint"
+
+    @property
+    def joint_ads_encoder(self) -> Path:
+        """The ad encoder that learnt with it."""
+        return self.directory / "joint-ads-encoder"
+
+    @property
+    def joint_ads(self) -> Path:
+        """The ads' embeddings by that."""
+        return self.directory / "joint-ads"
+
+    @property
     def exports(self) -> list[tuple[str, Precision]]:
         """Name and precision of all encoders that are exported: nothing where the recipe serves nothing."""
         if self.recipe.serving is None:
@@ -182,8 +199,7 @@ def phase(run: Run, target: Path, kind: type[Manifest], key: str) -> Iterator[Pa
 
     What another run has made of the same inputs is linked to.
     """
-    if not is_current(target, kind, key):
-        _take(run, target, kind, key)
+    take(run, target, kind, key)
     if is_current(target, kind, key):
         drop_leftovers(target)
         console.print(f"{target}: up to date", markup=False, soft_wrap=True)
@@ -194,8 +210,10 @@ def phase(run: Run, target: Path, kind: type[Manifest], key: str) -> Iterator[Pa
         yield work
 
 
-def _take(run: Run, target: Path, kind: type[Manifest], key: str) -> None:
+def take(run: Run, target: Path, kind: type[Manifest], key: str) -> None:
     """Make `target` a link to the same result of another run, if there is one; a link to anything else goes."""
+    if is_current(target, kind, key):
+        return
     if target.is_symlink():
         target.unlink()
     for other in run.others:

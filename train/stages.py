@@ -72,8 +72,9 @@ class Stages:
     def __init__(self, run: Run, inventory: Inventory, space: EmbeddingSpace) -> None:
         self._run, self._inventory, self._space = run, inventory, space
         self._ads = read_embeddings(run.ads)
+        self._joint_ads = read_embeddings(run.joint_ads) if _has(run.joint_ads) else None
         self._embedders: dict[str, Embed] = {}
-        self._index = load_index(run.index) if (run.index / MANIFEST_NAME).is_file() else None
+        self._index = load_index(run.index) if _has(run.index) else None
 
     @property
     def has_index(self) -> bool:
@@ -82,9 +83,12 @@ class Stages:
 
     def unfiltered(self, k: int) -> Iterator[Stage]:
         """The teacher first, then each student as far as it has come, then what is exported."""
-        exact = partial(self._exact, every_ad(self._inventory), k)
+        exact = partial(exact_rows, self._ads, every_ad(self._inventory), k)
         for name, directory in self._checkpoints():
             yield Stage(name, self._embed(name, directory), exact)
+        if self._joint_ads is not None:
+            among = partial(exact_rows, self._joint_ads, every_ad(self._inventory), k)
+            yield Stage("joint", self._embed("joint", self._run.joint), among)
         for name, directory in self._exports():
             yield Stage(name, self._embed(name, directory), exact)
             if self._index is not None:
@@ -93,7 +97,7 @@ class Stages:
 
     def filtered(self, selection: Selection, k: int) -> Iterator[Stage]:
         """The teacher, and what is exported, among some of the ads: exactly, and through the index with a filter."""
-        exact, through = partial(self._exact, selection, k), partial(self._approximate, selection, k)
+        exact, through = partial(exact_rows, self._ads, selection, k), partial(self._approximate, selection, k)
         yield Stage("teacher", self._embed("teacher", self._run.teacher), exact)
         for name, directory in self._exports():
             yield Stage(name, self._embed(name, directory), exact)
@@ -107,7 +111,7 @@ class Stages:
             found.append((f"{student.name}, aligned", run.aligned(student.name)))
             found.append((f"{student.name}, refined", run.refined(student.name)))
         for name, directory in found:
-            if (directory / MANIFEST_NAME).is_file():
+            if _has(directory):
                 if load_manifest(directory, CheckpointManifest).space == self._space:
                     yield name, directory
                 else:
@@ -116,7 +120,7 @@ class Stages:
     def _exports(self) -> Iterator[tuple[str, Path]]:
         for name, precision in self._run.exports:
             directory = self._run.exported(name, precision)
-            if (directory / MANIFEST_NAME).is_file():
+            if _has(directory):
                 if load_manifest(directory, EncoderManifest).space == self._space:
                     yield f"{name}, {precision}", directory
                 else:
@@ -129,9 +133,6 @@ class Stages:
             self._embedders[name] = _once(partial(embed, directory))
         return self._embedders[name]
 
-    def _exact(self, selection: Selection, k: int, embeddings: Embeddings) -> NDArray[np.int64]:
-        return exact_top_k(embeddings, self._ads, k, rows=selection.rows)[0]
-
     def _approximate(self, selection: Selection, k: int, embeddings: Embeddings) -> NDArray[np.int64]:
         assert self._index is not None
         rows = np.full((len(embeddings), k), NO_AD)
@@ -139,6 +140,11 @@ class Stages:
         for found, hits in zip(rows, self._index.search(embeddings, wanted), strict=True):
             found[: len(hits.ad_ids)] = [self._inventory.rows[ad_id] for ad_id in hits.ad_ids]
         return rows
+
+
+def exact_rows(ads: Embeddings, selection: Selection, k: int, embeddings: Embeddings) -> NDArray[np.int64]:
+    """Rows of the k ads nearest to each embedding, among those selected."""
+    return exact_top_k(embeddings, ads, k, rows=selection.rows)[0]
 
 
 def _checkpoint(run: Run, name: str, directory: Path, texts: Sequence[str]) -> Embeddings:
@@ -164,3 +170,7 @@ def _once(embed: Embed) -> Embed:
 
 def _leave_out(directory: Path) -> None:
     console.print(f"{directory}: left out, as it is of an earlier teacher", markup=False, soft_wrap=True)
+
+
+def _has(artifact: Path) -> bool:
+    return (artifact / MANIFEST_NAME).is_file()

@@ -10,6 +10,7 @@ from artifacts.store import write_atomic
 from train.align import align_student
 from train.embed_ads import embed_ads
 from train.evaluate import TABLE_NAME, Report, evaluate
+from train.joint import train_joint
 from train.measures import difference
 from train.refine import refine_student
 from train.runs import Run
@@ -28,6 +29,8 @@ def run_phases(run: Run) -> None:
         align_student(run, student)
         if student.refine:
             refine_student(run, student)
+    if run.recipe.joint:
+        train_joint(run)
 
 
 def run_sweep(arms: Mapping[str, Run], names: Sequence[str]) -> str:

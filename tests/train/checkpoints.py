@@ -13,14 +13,15 @@ VOCABULARY = 30522
 _SIZES = {"hidden_size": HIDDEN, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": VOCABULARY}
 
 
-def save_tiny(directory: Path, family: str = "bert", layers: int = 2, seed: int = 0) -> Path:
+def save_tiny(directory: Path, family: str = "bert", layers: int = 2, seed: int = 0, hidden: int = HIDDEN) -> Path:
     """A plain transformers checkpoint with MiniLM's tokenizer."""
     torch.manual_seed(seed)
+    sizes = _SIZES | {"hidden_size": hidden}
     models = {
-        "bert": lambda: BertModel(BertConfig(**_SIZES, num_hidden_layers=layers)),
-        "mpnet": lambda: MPNetModel(MPNetConfig(**_SIZES, num_hidden_layers=layers, pad_token_id=0)),
+        "bert": lambda: BertModel(BertConfig(**sizes, num_hidden_layers=layers)),
+        "mpnet": lambda: MPNetModel(MPNetConfig(**sizes, num_hidden_layers=layers, pad_token_id=0)),
         "qwen3": lambda: Qwen3Model(
-            Qwen3Config(**_SIZES, num_hidden_layers=layers, num_key_value_heads=2, head_dim=8, pad_token_id=0)
+            Qwen3Config(**sizes, num_hidden_layers=layers, num_key_value_heads=2, head_dim=8, pad_token_id=0)
         ),
     }
     model = models[family]()

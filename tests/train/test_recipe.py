@@ -83,3 +83,12 @@ def test_a_sweep_is_no_recipe_and_no_base(tmp_path: Path):
         load_recipe(tmp_path / "sweep.yaml")
     with pytest.raises(TrainError, match="its base sweep is a sweep"):
         read_source(tmp_path / "above.yaml")
+
+
+def test_the_arms_of_refinement_take_the_students_that_small_has_aligned():
+    small, source = load_recipe(find_recipe("small")), read_source(find_recipe("arms/refine"))
+    for arm in source.arms:
+        for student in recipe_of(source, arm).students:
+            aligned = small.student(student.name).model_copy(update={"refine": student.refine})
+            assert student == aligned, (arm, student.name)
+    assert recipe_of(source, "anchor").student("l3") == small.student("l3")

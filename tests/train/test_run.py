@@ -32,6 +32,7 @@ REFINE = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS}
 def recipe_of(family: str, directory: Path) -> dict[str, Any]:
     """A ladder of two rungs, and for BERT an arm of each objective, of a one-shot cut and of a random head."""
     checkpoint = save_tiny(directory / family, family, layers=4)
+    narrow = save_tiny(directory / "narrow", "bert", layers=1, hidden=24)
     rungs: list[dict[str, Any]] = [
         {"name": "l3", "start": "teacher", "layers": 3, "layer_rule": "norm_ratio", "head": "kept"},
         {"name": "l2", "start": "l3", "layers": 2, "ffn_width": 48, "refine": REFINE},
@@ -59,6 +60,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
         }
         | large,
         "students": [student | {"optimisation": STEPS} for student in students],
+        "joint": {"query_model": str(narrow), "optimisation": STEPS},
         "serving": {"student": "l2", "precision": "int8" if family == "bert" else "fp32", "min_overlap": 0.5},
         "evaluation_k": 20,
     }
@@ -128,6 +130,17 @@ def test_filters_lose_nothing_where_the_index_is_scanned(finished: Path):
     assert filtered["teacher"]["measures"] != whole["teacher"]["measures"]
 
 
+def test_a_pair_that_learns_together_has_a_space_of_its_own(finished: Path):
+    pair = [load_manifest(finished / name, CheckpointManifest) for name in ("joint", "joint-ads-encoder")]
+    teacher = load_manifest(finished / "teacher", CheckpointManifest)
+    assert pair[0].space == pair[1].space == load_manifest(finished / "joint-ads", EmbeddingsManifest).space
+    assert pair[0].space.space_id != teacher.space.space_id
+    student = load_encoder(str(finished / "joint"))
+    assert (len(layers_of(student)), student.get_embedding_dimension()) == (1, 16)
+    report = report_of(finished)
+    assert report["joint"]["measures"].keys() == report["teacher"]["measures"].keys()
+
+
 def test_costs_stand_beside_the_recall_that_they_buy(finished: Path):
     lines = (finished / "evaluation" / "latency.json").read_text().splitlines()
     costs = {f"{cost['name']}, {cost['precision']}": cost for cost in map(json.loads, lines)}
@@ -156,19 +169,22 @@ def test_other_queries_can_be_scored(finished: Path, tmp_path: Path):
 
 
 def test_a_sweep_takes_what_others_made_and_holds_its_arms_against_the_first(finished: Path):
-    arms = {"same": {}, "shorter": {"dim": 8}, "colder": {"teacher": {"loss": {"temperature": 0.02}}}}
+    cold = {"teacher": {"loss": {"temperature": 0.02}}}
+    arms = {"same": {}, "shorter": {"dim": 8}, "colder": {"joint": None} | cold}
     sweep = {"base": str(finished.parents[1] / "tiny.yaml"), "students": [], "serving": None, "arms": arms}
     recipe = finished.parents[1] / "sweep.yaml"
     recipe.write_text(yaml.safe_dump(sweep, sort_keys=False))
     run("sweep", recipe, "--runs", finished.parent)
     made = finished.parent / "sweep"
-    for artifact in ("tuned", "teacher", "ads"):
+    for artifact in ("tuned", "teacher", "ads", "joint", "joint-ads-encoder", "joint-ads"):
         assert (made / "same" / artifact).resolve() == finished / artifact
     assert (made / "shorter" / "tuned").resolve() == finished / "tuned"
     assert load_manifest(made / "shorter" / "ads", EmbeddingsManifest).space.dim == 8
     assert not (made / "colder" / "tuned").is_symlink()
-    same, _, colder = (line.split(" | ") for line in (made / "table.md").read_text().splitlines()[2:])
-    assert (same[1:3], colder[1:3]) == (["same", "teacher"], ["colder", "teacher"])
+    lines = [line.split(" | ") for line in (made / "table.md").read_text().splitlines()[2:]]
+    assert [line[1] for line in lines] == ["same", "same", "shorter", "shorter", "colder"]
+    assert [line[2] for line in lines] == ["teacher", "joint", "teacher", "joint", "teacher"]
+    same, colder = lines[0], lines[-1]
     assert same[4] == "+0.0000 [+0.0000, +0.0000]"
     assert float(colder[3]) - float(same[3]) == pytest.approx(float(colder[4].split()[0]), abs=2e-4)
 
