@@ -63,6 +63,8 @@ class Changes(BaseModel):
     """To go on from."""
     last: int
     """Of the last change there is."""
+    complete: bool = True
+    """False where deletions may be missing, or the record was restored and has other changes under these numbers."""
 
 
 class AdsClient(AdminConnection):

@@ -210,12 +210,14 @@ def tail(
       130  interrupted
     """
     from client.ads import WAIT_MS, AdsClient
-    from client.screen import change_line
+    from client.screen import change_line, show_incomplete
 
     with AdsClient(admin_url) as client:
         after = client.changes(0).last if since is None else since
         while True:
             found = client.changes(after, wait_ms=WAIT_MS if follow else 0)
+            if not found.complete:
+                show_incomplete(after)
             for change in found.changes:
                 typer.echo(change_line(change, as_json=as_json))
             after = found.sequence

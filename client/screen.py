@@ -113,14 +113,24 @@ def show_failures(report: Report) -> None:
         console.print(f"[yellow]and {report.failed_count - SHOWN_FAILURES:,} more[/]")
 
 
+def show_incomplete(since: int) -> None:
+    """Say, beside the command's result, that not all that has changed can be told."""
+    console.print(
+        f"[yellow]deletions after change {since} may be missing, or the record was restored:[/] compare all ads",
+        soft_wrap=True,
+    )
+
+
 def change_line(change: Change, *, as_json: bool) -> str:
     """One ad or campaign that changed, as a line."""
     if as_json:
         return json.dumps(change, ensure_ascii=False)
     sequence, kind = change.get("sequence"), "ad" if "ad_id" in change else "campaign"
     now = change.get(kind)
-    what = _members(now, "  ") if isinstance(now, dict) else "deleted"
-    return f"{sequence}  {kind} {_plain(str(change.get(f'{kind}_id')))}  {what}"
+    id_name = f"{kind}_id"
+    members = {name: value for name, value in now.items() if name != id_name} if isinstance(now, dict) else {}
+    what = _members(members, "  ") if members else "deleted"
+    return f"{sequence}  {kind} {_plain(str(change.get(id_name)))}  {what}"
 
 
 def describe_failures(evaluation: Evaluation) -> str:

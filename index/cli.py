@@ -187,7 +187,9 @@ def verify(
 @app.command()
 def rebuild(
     record: Annotated[Path, typer.Argument(help="Record of the ads (release.record).", exists=True, dir_okay=False)],
-    index: Annotated[Path, typer.Argument(help="Index artifact that it began with; only its manifest is read.")],
+    index: Annotated[
+        Path, typer.Argument(help="Index artifact that it began with; its manifest and sampled queries are read.")
+    ],
 ) -> None:
     """Build the graphs of a live index anew from its record, and nothing else, as its next snapshot.
 
@@ -224,7 +226,7 @@ def inspect(
 
     Examples:
       hlm index inspect var/indexes/shop
-      hlm index inspect var/indexes/shop --record var/records/shop
+      hlm index inspect var/indexes/shop --record var/records/shop.db
       hlm index inspect var/indexes/shop --json | jq .segments[0].curve
 
     Exit codes:

@@ -73,8 +73,6 @@ class Rule:
     """The filters of one request, ready to be held against rows. For one search: it sees no row added since."""
 
     columns: EligibilityColumns
-    count: int
-    """Rows below are known to it."""
     device_bit: int | None = None
     barred_advertisers: NDArray[np.bool_] | None = None
     """By number."""
@@ -161,11 +159,10 @@ class Rule:
 
 def rule_for(columns: EligibilityColumns, wanted: Wanted) -> Rule:
     """Prepare a request's filters; the cost is in the names it gives, not in the ads there are."""
-    filters, count = wanted.filters, columns.count
+    filters = wanted.filters
     barred_lists = columns.negatives.forbidding(words_of(wanted.query)) if len(columns.negatives) > 1 else set()
     return Rule(
         columns,
-        count,
         device_bit=_device_bit(columns, filters.device),
         barred_advertisers=_barred_advertisers(columns, filters.exclude_advertisers),
         barred_categories=_barred_categories(columns, filters.exclude_categories),

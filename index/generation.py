@@ -83,8 +83,8 @@ class Generation:
 
     @property
     def later_count(self) -> int:
-        """Ads that are scanned because they came after the base."""
-        return len(self._later)
+        """Ads that are scanned because they came after the base; those that were replaced since are scanned too."""
+        return len(self._places)
 
     @property
     def gone_share(self) -> float:

@@ -39,7 +39,7 @@ class LiveStats:
     snapshot_at: float
     """When they were built, in seconds since 1970."""
     later_ads: int
-    """Ads that are scanned, since they came after the graphs."""
+    """Ads that are scanned, since they came after the graphs; each version of one counts."""
     gone_share: float
     """Of all rows in memory, those of ads that were deleted or written anew since."""
 

@@ -26,6 +26,7 @@ from index.generation import Generation, empty_base
 from index.layout import QUERIES
 from index.queries import QuerySample
 from index.record_reader import RecordReader
+from index.record_seed import check_origin, origin_of
 from index.snapshots import Snapshots
 
 ALONE = 3
@@ -44,12 +45,15 @@ def merge(record: Path, seed: Path, *, rebuild: bool = False, threads: int = 1) 
         threads: how many link graphs.
 
     Raises:
-        RecordError: the record cannot be read.
+        RecordError: the record cannot be read, or began with another index.
+        ArtifactError: the index has no manifest.
         MergeBusyError: another process writes a snapshot of this record.
         OSError: the disk refuses.
     """
     snapshots = Snapshots(record)
     with snapshots.writing(), contextlib.closing(RecordReader(record)) as reader:
+        check_origin(record, reader.origin, seed, origin_of(load_manifest(seed, IndexManifest)))
+        snapshots.drop_strange(reader.forgotten, reader.sequence)  # or they would be kept instead of the new one
         with reader.standing_still():
             generation, source = _generation(snapshots, seed, reader, rebuild=rebuild)
         return write_base(generation, snapshots.path_of(generation.sequence), _queries(source), threads=threads)

@@ -45,18 +45,14 @@ def open_record(path: Path, index: Path, *, synchronous: Synchronous = "full") -
         ArtifactError: the artifact is damaged.
     """
     manifest = load_manifest(index, IndexManifest)
-    origin = Origin(manifest.index_version, manifest.space.space_id, manifest.space.dim)
+    origin = origin_of(manifest)
     if not path.exists():
         _begin(path, index, manifest, origin)
     was_closed = not path.with_name(f"{path.name}-wal").exists()
     with contextlib.ExitStack() as undo:
         record = Record(path, synchronous=synchronous)
         undo.callback(record.close)
-        if record.origin != origin:
-            raise RecordError(
-                f"{path}: began with the index {record.origin.index_version}, and {index} is {origin.index_version};"
-                " give each index a record of its own"
-            )
+        check_origin(path, record.origin, index, origin)
         if not was_closed:
             logger.info("%s: was not closed, so all of it is checked", path)
             with contextlib.closing(RecordReader(path)) as reader:
@@ -64,6 +60,24 @@ def open_record(path: Path, index: Path, *, synchronous: Synchronous = "full") -
         forget_deletions(record)
         undo.pop_all()
     return record
+
+
+def origin_of(manifest: IndexManifest) -> Origin:
+    """What a record keeps of the index that it begins with."""
+    return Origin(manifest.index_version, manifest.space.space_id, manifest.space.dim)
+
+
+def check_origin(path: Path, found: Origin, index: Path, origin: Origin) -> None:
+    """See that a record began with an index.
+
+    Raises:
+        RecordError: it began with another one.
+    """
+    if found != origin:
+        raise RecordError(
+            f"{path}: began with the index {found.index_version}, and {index} is {origin.index_version};"
+            " give each index a record of its own"
+        )
 
 
 def forget_deletions(record: Record) -> None:

@@ -88,8 +88,10 @@ def _table(title: str) -> Table:
 
 def _add_feed(table: Table, manifest: IndexManifest) -> None:
     feed = manifest.feed
-    table.add_row("feed", f"{feed.name}, {feed.lines:,} lines")
-    table.add_row("ads", f"{feed.ads:,}, {feed.not_active:,} of them not active")
+    table.add_row("ads", f"{manifest.ad_count:,}")
+    table.add_row(
+        "feed", f"{feed.name}: {feed.lines:,} lines, {feed.ads:,} ads, {feed.not_active:,} of them not active"
+    )
     for reason, count in feed.skipped.items():
         table.add_row("left out", f"{count:,}: {reason}")
 

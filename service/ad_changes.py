@@ -130,14 +130,16 @@ class AdChanges:
         return None if found is None else found.state
 
     async def changes(self, after: int, limit: int) -> tuple[list[State], bool]:
-        """The first changes after a sequence number, without embeddings, and whether no deletion of them is forgotten.
+        """The first changes after a sequence number, without embeddings, and whether they are all there are.
+
+        They are not where deletions are forgotten, or where the number is not the record's: it was restored since.
 
         Raises as `sequence`.
         """
 
         def read(reader: RecordReader) -> tuple[list[State], bool]:
             page = reader.page(after, limit)
-            return page, reader.forgotten <= after
+            return page, reader.forgotten <= after <= reader.sequence
 
         return await asyncio.to_thread(_read, _writer_of(self._stable()), read)
 

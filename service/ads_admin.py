@@ -131,9 +131,10 @@ async def changes_since(request: Request) -> Response:
     while changes.sequence <= query.since and monotonic() < ends:  # noqa: ASYNC110 - they come from another thread
         await asyncio.sleep(POLL_S)
     states, complete = await changes.changes(query.since, query.limit)
-    sequence = states[-1].sequence if states else query.since
+    found = states[-1].sequence if states else 0
     described = await asyncio.to_thread(lambda: list(map(_describe, states)))  # 7 ms for a thousand
-    last = max(changes.sequence, sequence)
+    last = max(changes.sequence, found)
+    sequence = found or min(query.since, last)
     return _answer({"changes": described, "sequence": sequence, "last": last, "complete": complete})
 
 

@@ -53,7 +53,10 @@ class LiveMetrics(Collector):
 
 _GAUGES: dict[str, tuple[str, Callable[[LiveStats], float]]] = {
     "hlm_index_sequence": ("Number of the last change that is searched.", lambda stats: stats.sequence),
-    "hlm_index_later_ads": ("Ads that are scanned beside the graphs.", lambda stats: stats.later_ads),
+    "hlm_index_later_ads": (
+        "Ads that are scanned beside the graphs; each version of one counts.",
+        lambda stats: stats.later_ads,
+    ),
     "hlm_index_gone_ratio": ("Share of the rows in memory whose ads are gone.", lambda stats: stats.gone_share),
     "hlm_index_snapshot_age_seconds": ("How old the graphs are.", lambda stats: time.time() - stats.snapshot_at),
 }

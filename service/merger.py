@@ -65,8 +65,7 @@ class Merger:
         started = monotonic()
         try:
             if not self._adopt_newest():  # one may be left from before, or was too large at the time
-                self._merge()
-                self._adopt_newest()
+                self._merge_and_adopt()
         except Exception as error:  # this loop must survive whatever one merge does
             if not self._closing.is_set():
                 self._metrics.merged("failed", monotonic() - started)
@@ -76,6 +75,11 @@ class Merger:
         self._metrics.merged("merged", seconds)
         logger.info("ads were merged in %.1f s: %s", seconds, self._index.manifest.index_version)
         return True
+
+    def _merge_and_adopt(self) -> None:
+        self._merge()
+        if not self._adopt_newest():
+            raise MergeError("the snapshot that was written cannot be used")
 
     def _adopt_newest(self) -> bool:
         """Search the newest snapshot, where it is newer than what is searched and whole; whether it is.

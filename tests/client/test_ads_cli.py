@@ -160,9 +160,11 @@ def test_changes_are_printed_a_line_each():
     run("delete", "ad-007")
     lines = run("tail", "--since", "0", "--no-follow").stdout.splitlines()
     assert len(lines) == 150
-    assert lines[0].startswith("1  ad ad-000  ad id ad-000  bid 1  ")
+    assert lines[0].startswith("1  ad ad-000  bid 1  title Title of ad-000")
     assert lines[-1] == "151  ad ad-007  deleted"
     assert run("tail", "--no-follow").stdout == ""
+    beyond = run("tail", "--since", "999", "--no-follow")
+    assert "deletions after change 999 may be missing, or the record was restored: compare all ads" in beyond.stderr
 
 
 USAGE = {

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+from artifacts.manifest import IndexManifest
+from artifacts.store import load_manifest
 from index.changes import Change
 from index.compaction import write_base
 from index.generation import Generation, empty_base
 from index.live import LiveIndex
 from index.merge import merge
 from index.record import Record
-from index.record_file import Origin, create, seal
+from index.record_file import create, seal
+from index.record_seed import origin_of
 from tests.index.live_oracle import BLANK, WANTED, Oracle, assert_answers, queries
-from tests.index.support import DIM, SPACE
 
 EMBEDDINGS = queries()
 
@@ -21,7 +23,7 @@ class Shop:
     def __init__(self, directory: Path) -> None:
         self.seed, self.path = directory / "seed", directory / "shop.db"
         write_base(Generation(empty_base(BLANK)), self.seed, None, threads=1)
-        seal(create(self.path, Origin("blank", SPACE.space_id, DIM)))
+        seal(create(self.path, origin_of(load_manifest(self.seed, IndexManifest))))
         self.oracle = Oracle()
         self.record = Record(self.path)
         self.live = LiveIndex.open(self.path, self.seed)

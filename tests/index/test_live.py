@@ -14,10 +14,11 @@ from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from typer.testing import CliRunner
 
-from artifacts.store import ArtifactError
+from artifacts.manifest import IndexManifest
+from artifacts.store import ArtifactError, load_manifest
 from index.changes import Delete
 from index.cli import app
-from index.errors import MergeBusyError
+from index.errors import MergeBusyError, RecordError
 from index.merge import merge
 from index.record import Record
 from index.record_seed import forget_deletions
@@ -221,6 +222,32 @@ def test_a_snapshot_that_is_ahead_of_its_record_is_removed(shop: Shop, tmp_path:
     shop.check()
 
 
+def test_a_snapshot_that_is_written_is_not_tidied_away_for_strange_ones(shop: Shop, tmp_path: Path):
+    """The record was restored from a copy, and the snapshots that are ahead of it were left where they lie."""
+    change_much(shop, 20)
+    shop.record.close()
+    shutil.copy(shop.path, tmp_path / "copy")
+    shop.record = Record(shop.path)
+    for seed in (1, 2):
+        change_much(shop, 20, seed=seed)
+        shop.merge()
+    shop.record.close()
+    shutil.copy(tmp_path / "copy", shop.path)
+    merged = merge(shop.path, shop.seed)
+    assert [int(path.name) for path in Snapshots(shop.path).newest_first()] == [merged.sequence]
+    shop.record = Record(shop.path)
+
+
+def test_the_index_of_another_record_is_not_merged_with(shop: Shop, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(shop.seed, other)
+    manifest = load_manifest(other, IndexManifest)
+    (other / "manifest.json").write_text(manifest.model_copy(update={"index_version": "other-1"}).model_dump_json())
+    with pytest.raises(RecordError, match=r"began with the index .*, and .*other is other-1; give each index a record"):
+        merge(shop.path, other, rebuild=True)
+    assert Snapshots(shop.path).newest_first() == []
+
+
 def test_one_process_at_a_time_writes_a_snapshot(shop: Shop):
     with Snapshots(shop.path).writing(), pytest.raises(MergeBusyError, match="another process writes a snapshot"):
         merge(shop.path, shop.seed)
@@ -236,8 +263,9 @@ def test_a_merge_is_due_by_later_ads_by_gone_ones_and_by_time(shop: Shop, monkey
         shop.make(random_upsert(chance, f"ad-{number}"))
     assert not shop.live.live_stats().needs_merge(now + 3_599)
     assert shop.live.live_stats().needs_merge(now + 3_600)
-    shop.make(random_upsert(chance, "ad-149"))
+    shop.make(random_upsert(chance, "ad-148"))  # the first version of it goes on to be scanned
     assert shop.live.live_stats().needs_merge(now)
+    shop.make(random_upsert(chance, "ad-149"))
     shop.merge()
     shop.restart()
     assert not shop.live.live_stats().needs_merge(now)

@@ -287,6 +287,12 @@ def test_who_asks_for_changes_from_before_forgotten_deletions_is_told(admin: htt
     assert complete == {0: False, 2: False, 3: True}
 
 
+def test_who_has_seen_changes_that_a_restored_record_lacks_is_told(admin: httpx.Client):
+    put(admin, line("a"))
+    answer = admin.get("/changes", params={"since": 99}).json()
+    assert answer == {"changes": [], "sequence": 1, "last": 1, "complete": False}
+
+
 def test_who_waits_for_a_change_gets_it_when_it_comes(admin: httpx.Client):
     def follow() -> None:
         answers.append(

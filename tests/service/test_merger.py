@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from artifacts.store import ArtifactError
 from index.live import LiveIndex
 from index.merge import ALONE
 from service.live_metrics import LiveMetrics
@@ -99,6 +100,22 @@ def test_without_memory_for_both_the_graphs_stay_until_there_is_some(merged: Mer
     merged.shop.check()
     merged.free_bytes = 10**12
     wait_until(lambda: merged.live.live_stats().snapshot_sequence > 0, PATIENCE_S)
+    merged.shop.check()
+
+
+def test_a_snapshot_that_cannot_be_used_is_a_merge_that_failed(
+    merged: Merged, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def adopt(_: LiveIndex, snapshot: Path) -> None:
+        raise ArtifactError(f"{snapshot}: is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveIndex, "adopt", adopt)
+        merged.write_ads()
+        wait_until(lambda: merged.merges("failed") > 0, PATIENCE_S)
+    assert merged.merges("merged") == 0
+    assert "ads were not merged: the snapshot that was written cannot be used" in caplog.text
+    wait_until(lambda: merged.merges("merged") == 1, PATIENCE_S)
     merged.shop.check()
 
 
