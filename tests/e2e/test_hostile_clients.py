@@ -162,7 +162,7 @@ def test_fields_after_a_chunked_body_are_cut_off_at_a_limit(attacked: Server):
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
         connection.recv(65_536)
         connection.sendall(b"a: b\r\n" * 4_000_000)
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 400")
+        assert b"HTTP/1.1 400" in b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
 def test_small_requests_in_a_row_are_no_long_header(attacked: Server):
