@@ -1,7 +1,7 @@
 # The serving environment as an image: no compiler, no torch, no root.
 #
 #   docker build -t hlm .                        CPU, the default target `serve`
-#   docker build -t hlm:gpu --target gpu .       CUDA libraries and onnxruntime-gpu; the service itself runs on the CPU so far
+#   docker build -t hlm:gpu --target gpu .       CUDA libraries and onnxruntime-gpu; docs/gpu.md
 #   docker build -t hlm --build-arg LOCK=otel .  CPU, with what traces need; LOCK=faiss for graphs of faiss
 #   docker run --rm -p 8080:8080 -v "$PWD/var:/app/var:ro" hlm
 #
@@ -16,7 +16,7 @@ ARG PYTHON_IMAGE=python:3.11-slim
 # --- what runs, without what tests and measures it ---------------------------------------------------------------
 
 FROM scratch AS app
-COPY hlm.py cores.py memory.py terminal.py /app/
+COPY hlm.py cores.py memory.py plots.py terminal.py /app/
 COPY artifacts /app/artifacts
 COPY client /app/client
 COPY export /app/export
@@ -48,7 +48,8 @@ COPY --from=gpu-builder /opt/venv /opt/venv
 COPY --from=app /app /app
 WORKDIR /app
 # ONNX Runtime since 1.29 reports each session to its maker unless told not to.
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HLM_SERVER__HOST=0.0.0.0
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HLM_SERVER__HOST=0.0.0.0 \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 RUN python -m compileall -q /app && mkdir /app/var
 USER 10001
 EXPOSE 8080
@@ -82,7 +83,8 @@ COPY --from=serve-builder /opt/venv /opt/venv
 COPY --from=app /app /app
 WORKDIR /app
 # ONNX Runtime since 1.29 reports each session to its maker unless told not to.
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HLM_SERVER__HOST=0.0.0.0
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 HLM_SERVER__HOST=0.0.0.0 \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 RUN python -m compileall -q /app && mkdir /app/var
 USER 10001
 EXPOSE 8080

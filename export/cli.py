@@ -41,6 +41,16 @@ def export(
             help="Least overlap of the exact top 100 to accept; each precision has its default.", min=0, max=1
         ),
     ] = None,
+    execution_provider: Annotated[
+        Literal["cpu", "cuda", "tensorrt"] | None,
+        typer.Option(
+            help="What it is to run on; by default cuda for fp16, else cpu. tensorrt leaves the graph as TensorRT wants"
+            " it, and builds the engine here, on the GPU that it is for."
+        ),
+    ] = None,
+    max_batch_size: Annotated[
+        int, typer.Option(help="For tensorrt: `batching.max_batch_size` of the service.", min=1, max=1_024)
+    ] = 64,
     force: Annotated[bool, typer.Option("--force", help="Export even where nothing has changed.")] = False,
 ) -> None:
     """Export a checkpoint to an encoder artifact: one ONNX graph, tokenizer, manifest, parity report.
@@ -52,6 +62,7 @@ def export(
       hlm export demo --out var/encoders/minilm-int8
       hlm export intfloat/e5-small-v2 --precision fp16 --out var/encoders/e5
       hlm export var/runs/student --out var/encoders/s --min-overlap 0.95
+      hlm export demo --precision fp16 --execution-provider tensorrt --out var/encoders/minilm-trt
 
     Exit codes:
       0  exported, or up to date
@@ -64,6 +75,8 @@ def export(
     from export.source import ExportError, resolve
     from terminal import console
 
+    if precision == "int8" and execution_provider not in {None, "cpu"}:
+        raise ExportError("int8 is for CPUs: give --precision fp16 with --execution-provider cuda or tensorrt")
     options = ExportOptions(
         precision=precision,
         max_query_tokens=max_query_tokens,
@@ -71,15 +84,20 @@ def export(
         min_overlap=MIN_OVERLAP[precision] if min_overlap is None else min_overlap,
         queries=queries or DEFAULT_QUERIES,
         corpus=corpus or DEFAULT_CORPUS,
+        for_tensorrt=execution_provider == "tensorrt",
     )
     source = resolve(model, revision)
     if not force and is_current(out, EncoderManifest, export_fingerprint(source, options)):
         console.print(f"{out}: up to date", markup=False)
-        return
-    try:
-        from export.publish import export_encoder  # loads torch
-    except ImportError as error:
-        raise ExportError(f"The package {error.name} is missing; install the extra `offline` to export") from error
+    else:
+        try:
+            from export.publish import export_encoder  # loads torch
+        except ImportError as error:
+            raise ExportError(f"The package {error.name} is missing; install the extra `offline` to export") from error
 
-    manifest = export_encoder(source, options, out)
-    console.print(f"{out}: {manifest.model_version}, space {manifest.space.space_id}", markup=False, soft_wrap=True)
+        manifest = export_encoder(source, options, out)
+        console.print(f"{out}: {manifest.model_version}, space {manifest.space.space_id}", markup=False, soft_wrap=True)
+    if options.for_tensorrt:
+        from export.engines import build_engines
+
+        build_engines(out, max_batch_size)

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 from onnxruntime.quantization import quantize_dynamic
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.onnx_model import OnnxModel
 from onnxruntime.transformers.optimizer import optimize_model
@@ -18,7 +19,13 @@ SLOWER_ON_CPU = ("SkipLayerNormFusion", "BiasGeluFusion")
 """Fusions whose CPU kernels are slower than the nodes they replace: docs/experiments.md, "int8 variants"."""
 
 
-def finish_graph(traced: Path, target: Path, model_type: str, precision: Precision) -> None:
+KEPT_IN_FP32 = ("LayerNormalization",)
+"""In a graph for TensorRT: sums of squares lose most in fp16. onnxruntime's fused kernels add in fp32 anyway."""
+
+
+def finish_graph(
+    traced: Path, target: Path, model_type: str, precision: Precision, *, for_tensorrt: bool = False
+) -> None:
     """Optimise a traced graph, bring it to a precision and write it. Inputs stay int64 and the output float32.
 
     Args:
@@ -26,8 +33,16 @@ def finish_graph(traced: Path, target: Path, model_type: str, precision: Precisi
         target: where the finished graph goes.
         model_type: `model_type` of the transformers configuration, which says which fusions fit.
         precision: what the weights become.
+        for_tensorrt: leave the fusing to TensorRT, which knows none of onnxruntime's own nodes.
     """
     with quiet():
+        if for_tensorrt:
+            graph = OnnxModel(onnx.load(traced))
+            if precision == "fp16":
+                blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32]
+                graph.convert_float_to_float16(keep_io_types=True, op_block_list=blocked)
+            onnx.save(graph.model, target)
+            return
         if precision == "fp16":
             graph = fuse(traced, model_type)
             graph.convert_float_to_float16(keep_io_types=True)

@@ -30,6 +30,8 @@ class ExportOptions:
     """What parity is measured with: one query a line, or a table with a column `text`."""
     corpus: Path
     """What parity searches: an ad feed, or one text a line."""
+    for_tensorrt: bool = False
+    """Whether the graph is one that TensorRT can run whole."""
 
 
 def export_fingerprint(source: Source, options: ExportOptions) -> str:
@@ -39,6 +41,8 @@ def export_fingerprint(source: Source, options: ExportOptions) -> str:
         ExportError: the queries or the corpus cannot be read.
     """
     parts = asdict(options) | {"files": source.files, "revision": source.revision, "export_version": EXPORT_VERSION}
+    if not options.for_tensorrt:  # came later: what was exported before is what would be exported now
+        del parts["for_tensorrt"]
     for name, path in (("queries", options.queries), ("corpus", options.corpus)):
         try:
             parts[name] = file_sha256(path)

@@ -84,7 +84,8 @@ def _write_model(model: SentenceTransformer, path: Path, options: ExportOptions)
         console.print("Tracing the graph")
         write_graph(model, traced)
         console.print(f"Optimising the graph for {options.precision}")
-        finish_graph(traced, path, model[0].auto_model.config.model_type, options.precision)
+        kind = model[0].auto_model.config.model_type
+        finish_graph(traced, path, kind, options.precision, for_tensorrt=options.for_tensorrt)
 
 
 def _text_rules(model: SentenceTransformer, options: ExportOptions) -> TextRules:

@@ -1,6 +1,6 @@
 """What is kept of a build beside the index: its summary, and a plot of recall against the time of a search.
 
-The only importer of matplotlib.
+The only module of the room that needs matplotlib.
 """
 
 import io
@@ -14,9 +14,9 @@ from index.errors import ReportError
 from index.report import build_table
 
 try:
-    from matplotlib import rc_context
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from plots import plot
 except ImportError as error:
     raise ReportError(
         f"a build report needs the package matplotlib, of the extra `offline` of hlm-retrieval: {error}"
@@ -27,14 +27,6 @@ PLOT = "recall.svg"
 REPORT_COLUMNS = 120
 MAX_LINES = 8
 """The largest segments; more lines cannot be told apart."""
-_STYLE = {
-    "svg.hashsalt": "hlm",  # equal plots are equal files
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-}
 
 
 def write_report(result: BuildResult, directory: Path) -> None:
@@ -61,8 +53,7 @@ def write_report(result: BuildResult, directory: Path) -> None:
 def plot_recall(manifest: IndexManifest, path: Path) -> None:
     """Write the plot, as SVG or PNG by the name's ending; the segments must have a graph among them."""
     graphs = sorted((one for one in manifest.segments if one.curve), key=lambda one: -one.ad_count)
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(8, 5), layout="constrained")
+    with plot(path) as figure:
         axes = figure.add_subplot()
         for segment in graphs[:MAX_LINES]:
             _draw(axes, segment)
@@ -82,7 +73,6 @@ def plot_recall(manifest: IndexManifest, path: Path) -> None:
         axes.set_xlim(left=0)
         axes.set_title(_title(manifest, len(graphs)), loc="left")
         axes.legend(loc="lower right", frameon=False, title="in a ring: the ef_search chosen")
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _draw(axes: Axes, segment: SegmentEntry) -> None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
+from service.shapes import ShapeCosts
+
 
 class Waiting(Protocol):
     """A query in the queue."""
@@ -68,6 +70,8 @@ class BatchPolicy:
     max_batch_tokens: int
     """Most tokens after padding, that is longest × count; a single longer query still goes alone."""
     max_queue_size: int
+    costs: ShapeCosts | None = None
+    """Of the shapes of a device, by which queries of unlike length go together; None on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ class BatchQueue(Generic[W]):
 
     def __len__(self) -> int:
         return self._count
+
+    def adapt(self, policy: BatchPolicy) -> None:
+        """Go by other limits from the next batch on."""
+        self._policy = policy
 
     def oldest(self) -> W | None:
         """The head of the line of the caller that has its turn next."""
@@ -127,7 +135,9 @@ class BatchQueue(Generic[W]):
             if not waiting:
                 del self._callers[item.caller]
 
-    def take(self, now: float, *, least_s: float = 0.0, encoding: Collection[Hashable] = ()) -> list[W]:
+    def take(
+        self, now: float, *, least_s: float = 0.0, encoding: Collection[Hashable] = (), encoder_free: bool = True
+    ) -> list[W]:
         """Remove and return the next batch; empty when nobody can be served now.
 
         The oldest query of the caller whose turn it is leads, so none waits for more than the batches of those before
@@ -139,15 +149,16 @@ class BatchQueue(Generic[W]):
             now: in seconds of the queue's clock.
             least_s: see above.
             encoding: keys that a running batch is encoding; their queries wait for that embedding.
+            encoder_free: whether a batch may be encoded now; if not, only queries with an embedding are taken.
         """
         if self._count == 1:  # most of the time, and then there is nothing to choose
-            return self._take_only(now + least_s, encoding)
+            return self._take_only(now + least_s, encoding, encoder_free=encoder_free)
         batch: list[W] = []
         turns: dict[Hashable, None] = {}
         passed_over: set[tuple[Hashable, Hashable, int]] = set()
         longest = encoded = 0
         for waiting, item in islice(self._by_turns(now + least_s), self._policy.max_batch_size * SCANNED_PER_PLACE):
-            if item.tokens and item.key in encoding:
+            if item.tokens and (item.key in encoding or not encoder_free):
                 continue
             if batch and not self._fits(batch[0], encoded, longest, item):
                 passed_over.add((item.caller, item.group, item.tokens))
@@ -165,11 +176,11 @@ class BatchQueue(Generic[W]):
         self._end_turns(turns, batch)
         return batch
 
-    def _take_only(self, latest: float, encoding: Collection[Hashable]) -> list[W]:
+    def _take_only(self, latest: float, encoding: Collection[Hashable], *, encoder_free: bool) -> list[W]:
         [waiting] = [waiting for waiting in self._callers.values() if waiting]
         item = waiting[0]
         in_vain = item.abandoned or item.deadline <= latest
-        if item.tokens and item.key in encoding and not in_vain:
+        if item.tokens and (item.key in encoding or not encoder_free) and not in_vain:
             return []
         self._callers.clear()
         self._count = self._tokens = 0
@@ -202,9 +213,12 @@ class BatchQueue(Generic[W]):
         tokens = item.tokens
         if not tokens or not encoded:
             return True
+        if max(longest, tokens) * (encoded + 1) > self._policy.max_batch_tokens:
+            return False
+        if self._policy.costs is not None:
+            return self._policy.costs.better_together(encoded, longest, tokens)
         padding = longest - tokens if tokens <= longest else encoded * (tokens - longest)
-        allowed = max(PADDING_TOKENS, tokens * PADDING_SHARE)
-        return padding <= allowed and max(longest, tokens) * (encoded + 1) <= self._policy.max_batch_tokens
+        return padding <= max(PADDING_TOKENS, tokens * PADDING_SHARE)
 
     def _remove(self, waiting: deque[W], item: W) -> None:
         waiting.remove(item)

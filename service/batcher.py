@@ -6,7 +6,8 @@
        └─ a few items on an idle batcher are run by the loop itself: no hand-off, no waking of a thread
 
 An idle worker takes what is queued then; it never waits for a batch to fill. A worker runs the whole of its batch, so
-there are no hand-offs between encoding and searching.
+there are no hand-offs between encoding and searching. Where a device encodes, a worker takes its batch only when the
+device has a place for it, and others search meanwhile.
 """
 
 import asyncio
@@ -15,11 +16,13 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
 from service.batch_queue import BatchPolicy
 from service.cost import BatchCost
+from service.device_faults import DeviceLostError
 from service.errors import DeadlineExceeded, PipelineError, RequestError
 from service.schedule import Batch, Forecast, Schedule
 
@@ -113,25 +116,31 @@ class MicroBatcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], tuple[list[Result], BatchCost]],
+        run: Callable[[Sequence[Item], Callable[[], None]], tuple[list[Result], BatchCost]],
         policy: BatchPolicy,
         workers: int,
         *,
+        batches_in_flight: int | None = None,
         run_few_on_loop: bool = False,
         on_batch: Callable[[Hashable, BatchCost], None] = lambda *_: None,
+        on_failure: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         """Prepare; nothing runs before `start`.
 
         Args:
-            run: makes one result an item, in order, and says what that took; called from several threads at once.
+            run: makes one result an item, in order, and says what that took; called from several threads at once. It
+                calls its second argument when the items are encoded.
             policy: limits of batches and queue.
             workers: threads.
+            batches_in_flight: how many batches may be encoded at once, where that is less than the workers could.
             run_few_on_loop: have the event loop run a few items itself when nothing else is queued or running.
             on_batch: hears the group and the cost of each run that succeeded, when its outcomes are on their way;
                 from several threads.
+            on_failure: hears why a run failed, that of a part of a batch too; likewise.
         """
         self._run = run
-        self._schedule: Schedule[Ticket[Item, Result]] = Schedule(policy, workers)
+        self._schedule: Schedule[Ticket[Item, Result]] = Schedule(policy, workers, batches_in_flight)
+        self._frees_encoder = batches_in_flight is not None
         self._changed = threading.Condition()
         self._stopping = False
         self._run_few_on_loop = run_few_on_loop
@@ -139,6 +148,7 @@ class MicroBatcher(Generic[Item, Result]):
         self._unarmed: list[Ticket[Item, Result]] = []
         """Submitted in the loop's turn; most are answered before a timer for their deadline would pay."""
         self._on_batch = on_batch
+        self._on_failure = on_failure
         self._numbers = itertools.count()
         self._workers = [self._new_worker() for _ in range(workers)]
 
@@ -202,6 +212,11 @@ class MicroBatcher(Generic[Item, Result]):
         """Take what a batch cost into account when the next ones are predicted."""
         with self._changed:
             self._schedule.learn(cost)
+
+    def adapt(self, policy: BatchPolicy) -> None:
+        """Go by other limits from the next batch on."""
+        with self._changed:
+            self._schedule.adapt(policy)
 
     def forecast(self, caller: Hashable, *, cached: bool) -> Forecast:
         """What a newcomer of this caller would find now."""
@@ -271,7 +286,7 @@ class MicroBatcher(Generic[Item, Result]):
             self._loops_turn()
 
     def _run_here(self, batch: Batch[Ticket[Item, Result]]) -> None:
-        outcomes, costs = self._outcomes(batch.items)
+        outcomes, costs = self._outcomes(batch.items, partial(self._encoded, batch))
         with self._changed:
             self._schedule.ended(batch)
         _deliver(batch.items, outcomes)
@@ -293,7 +308,7 @@ class MicroBatcher(Generic[Item, Result]):
         batch = self._next_batch(worker)
         if batch is None:
             return False
-        outcomes, costs = self._outcomes(batch.items)
+        outcomes, costs = self._outcomes(batch.items, partial(self._encoded, batch))
         with self._changed:
             if worker.retired:  # its batch was answered meanwhile, and what it cost tells of the fault alone
                 return False
@@ -317,17 +332,27 @@ class MicroBatcher(Generic[Item, Result]):
                 self._changed.wait()
         return None
 
-    def _outcomes(self, batch: list[Ticket[Item, Result]]) -> "tuple[list[Result | RequestError], list[BatchCost]]":
+    def _encoded(self, batch: Batch[Ticket[Item, Result]]) -> None:
+        """Let the next batch be encoded while this one is searched for."""
+        if self._frees_encoder:
+            with self._changed:
+                self._schedule.encoded(batch)
+                self._changed.notify()
+
+    def _outcomes(
+        self, batch: list[Ticket[Item, Result]], encoded: Callable[[], None]
+    ) -> "tuple[list[Result | RequestError], list[BatchCost]]":
         """Run a batch; where it fails, halve it until the failing items stand alone, so that no other suffers."""
         try:
-            results, cost = self._run([ticket.item for ticket in batch])
+            results, cost = self._run([ticket.item for ticket in batch], encoded)
             return [result for _, result in zip(batch, results, strict=True)], [cost]
         except Exception as error:  # this loop must survive whatever a batch does
-            if len(batch) == 1:
-                logger.exception("a query failed")
-                return [PipelineError(f"{type(error).__name__} while encoding or searching")], []
+            self._on_failure(error)
+            if len(batch) == 1 or isinstance(error, DeviceLostError):  # which no part of a batch survives either
+                logger.exception("a query failed" if len(batch) == 1 else "a batch failed")
+                return [PipelineError(f"{type(error).__name__} while encoding or searching") for _ in batch], []
         half = len(batch) // 2
-        first, second = self._outcomes(batch[:half]), self._outcomes(batch[half:])
+        first, second = self._outcomes(batch[:half], encoded), self._outcomes(batch[half:], encoded)
         return first[0] + second[0], first[1] + second[1]
 
     def _report(self, batch: Batch[Ticket[Item, Result]], costs: list[BatchCost]) -> None:

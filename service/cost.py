@@ -67,10 +67,10 @@ class CostModel:
         """Seconds from the start of a batch to its last answer."""
         return (self._a + self._b * padded_tokens if padded_tokens else 0.0) + self._c * queries
 
-    def backlog_s(self, queries: int, tokens: float, batch_size: float) -> float:
-        """Seconds of one worker for waiting queries that are taken in batches of this size."""
+    def backlog_s(self, queries: int, tokens: float, batch_size: float) -> tuple[float, float]:
+        """Seconds of encoding and of searching for waiting queries that are taken in batches of this size."""
         runs = queries / max(1.0, batch_size) if tokens else 0.0
-        return self._a * runs + self._b * tokens + self._c * queries
+        return self._a * runs + self._b * tokens, self._c * queries
 
 
 def _credible(observed_s: float, predicted_s: float) -> float:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -15,8 +15,11 @@ from tokenizers import Tokenizer
 from artifacts.manifest import EncoderManifest, TextRules
 from artifacts.space import EmbeddingSpace
 from artifacts.store import ArtifactError, file_sha256, load_manifest, verify_files
+from service.device_options import with_defaults
 from service.execution_providers import CPU_ONLY, ExecutionProviders
+from service.lanes import Lanes
 from service.session import EncoderSession, pad
+from service.shapes import ShapeCosts, shapes_of
 
 MODEL_NAME = "model.onnx"
 TOKENIZER_NAME = "tokenizer.json"
@@ -59,7 +62,20 @@ class Encoder:
         self.query_tokenizer = query_tokenizer or QueryTokenizer.open(directory, text)
         self._query_tokenizer = self.query_tokenizer.tokenizer
         self._normalizer = self._query_tokenizer.normalizer
-        self._session = EncoderSession(directory / MODEL_NAME, intra_op_threads=intra_op_threads, providers=providers)
+        model = directory / MODEL_NAME
+        self._session: EncoderSession | Lanes
+        self.shape_costs: ShapeCosts | None = None
+        """What batches cost by their shape; None where they run as they come."""
+        if providers.lanes is None:
+            self._session = EncoderSession(model, intra_op_threads=intra_op_threads, providers=providers)
+        else:
+            policy, longest = providers.lanes, max(text.max_query_tokens, text.max_ad_tokens)  # ads that are changed
+            paddings = (*policy.padding_buckets, text.max_query_tokens)
+            shapes = shapes_of(policy.batch_buckets, paddings, longest)
+            complete = with_defaults(providers, directory, shapes)
+            open_session = partial(EncoderSession, model, intra_op_threads=intra_op_threads, providers=complete)
+            self._session = Lanes(open_session, shapes, policy.batches_in_flight)
+            self.shape_costs = self._session.costs
         self.execution_providers = self._session.execution_providers
         """What the graph runs on, first what most of it does."""
 

@@ -7,6 +7,8 @@ from importlib.metadata import distributions
 from artifacts.errors import HlmError
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 BUILDS = ("onnxruntime", "onnxruntime-gpu")
 """Packages that hold the same library and put its files into the same place."""
 
@@ -24,12 +26,23 @@ class ExecutionProvider:
 
 
 @dataclass(frozen=True, slots=True)
+class LanePolicy:
+    """How batches run on a device: in few shapes, several at a time; see `service.lanes`."""
+
+    batch_buckets: tuple[int, ...]
+    padding_buckets: tuple[int, ...]
+    batches_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionProviders:
     """Those that a graph may run on, the most wanted first."""
 
     wanted: tuple[ExecutionProvider, ...] = (ExecutionProvider(CPU),)
     allow_fallback: bool = False
     """Whether the next one, and the CPU in the end, may stand in for one that cannot be had."""
+    lanes: LanePolicy | None = None
+    """None where batches run as they come, each in the thread that asks: on the CPU."""
 
     def to_try(self, available: Collection[str]) -> list[tuple[str, dict[str, str]]]:
         """Those to start a session with, as onnxruntime takes them.
@@ -64,6 +77,18 @@ class ExecutionProviders:
 
 
 CPU_ONLY = ExecutionProviders()
+
+
+def device_of(provider: str, options: Mapping[str, Mapping[str, str]]) -> tuple[str, int]:
+    """Where a session's inputs and outputs lie, as onnxruntime names it: type and number of the device.
+
+    Args:
+        provider: what most of it runs on.
+        options: of each provider, as the session gives them.
+    """
+    if provider in {CUDA, TENSORRT}:
+        return "cuda", int(options.get(provider, {}).get("device_id", "0"))
+    return "cpu", 0
 
 
 def check_one_build() -> None:

@@ -14,7 +14,7 @@ from artifacts.store import load_manifest
 from cores import usable_cores
 from index.ad_index import AdIndex
 from index.load import load_index, needed_bytes
-from memory import available_bytes, use_huge_pages
+from memory import available_bytes
 from service.encoder import MODEL_NAME, Encoder
 from service.errors import ReleaseError
 from service.execution_providers import CPU_ONLY, ExecutionProviders
@@ -121,7 +121,6 @@ class ReleaseLoader:
             return loaded(with_both[0].figures)
         go_on()
         figures = verify(wanted, release, encoder_manifest, golden, self.bounds)
-        use_huge_pages()
         warm_up(release, self.max_batch_size)
         return loaded(figures)
 

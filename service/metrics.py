@@ -23,6 +23,7 @@ from artifacts.store import tool_versions
 from service.ad_metrics import AdMetrics
 from service.admission import StepName
 from service.cost import BatchCost
+from service.gpu_metrics import GpuMetrics
 from service.lane_metrics import LaneMetrics
 from service.live_metrics import LiveMetrics
 from service.release_metrics import ReleaseMetrics
@@ -117,6 +118,7 @@ class Metrics:
         self.releases = ReleaseMetrics(self.registry, LATENCY_EDGES_S)
         self.ads = AdMetrics(self.registry)
         self.live = LiveMetrics(self.registry)
+        self.gpu = GpuMetrics(self.registry)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 

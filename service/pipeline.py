@@ -62,12 +62,16 @@ class Found:
     search_s: float
 
 
-def make_pipeline(cache: EmbeddingCache) -> Callable[[Sequence[Query]], tuple[list[Found], BatchCost]]:
-    """The function that a batch worker runs; its queries are of one release."""
+Run = Callable[[Sequence[Query], Callable[[], None]], tuple[list[Found], BatchCost]]
 
-    def run(queries: Sequence[Query]) -> tuple[list[Found], BatchCost]:
+
+def make_pipeline(cache: EmbeddingCache) -> Run:
+    """The function that a batch worker runs; its queries are of one release, and it says when they are encoded."""
+
+    def run(queries: Sequence[Query], encoded_all: Callable[[], None]) -> tuple[list[Found], BatchCost]:
         started = perf_counter()
         embeddings, lengths = _embed(queries, cache)
+        encoded_all()
         encoded = perf_counter()
         hits = queries[0].release.ad_index.search(embeddings, [query.wanted for query in queries])
         searched = perf_counter()

@@ -13,6 +13,7 @@ from time import perf_counter, time
 import numpy as np
 
 from index.filters import Wanted
+from service.device_faults import DeviceFaultError, DeviceLostError
 from service.errors import ServiceError
 from service.metrics import Metrics
 from service.release import Release
@@ -94,6 +95,7 @@ class Probe:
         self._failure: _Failure | None = None
         self._run: _Run | None = None
         self._stuck: list[threading.Thread] = []
+        self._lost = False
         self._next_at = float("-inf")
 
     @property
@@ -104,8 +106,8 @@ class Probe:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the engine hangs for good, as far as anybody can tell."""
-        return len(self._stuck) >= MOST_STUCK
+        """Whether the engine hangs for good or its device is lost, as far as anybody can tell."""
+        return self._lost or len(self._stuck) >= MOST_STUCK
 
     def proved(self) -> None:
         """The release has just encoded and searched a query; from any thread."""
@@ -147,7 +149,8 @@ class Probe:
         try:
             self._probe(release)
         except Exception as error:  # whatever it is, it is the answer
-            reason = str(error) if isinstance(error, ProbeError) else type(error).__name__
+            reason = str(error) if isinstance(error, ProbeError | DeviceFaultError) else type(error).__name__
+            self._lost = isinstance(error, DeviceLostError)
             first = self.problem is None
             self._failed(self._clock(), f"a probe of the engine failed: {reason}")
             if first:

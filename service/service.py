@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Hashable
+from functools import partial
 
 from cores import usable_cores
 from index.live import LiveStats
@@ -13,6 +14,7 @@ from service.cache import EmbeddingCache
 from service.cost import BatchCost
 from service.errors import Overloaded
 from service.exchange import OnDone, Origin
+from service.gpu import read_load
 from service.live_parts import LiveOpener
 from service.loading import ReleaseLoader
 from service.low_lane import LowLane
@@ -28,6 +30,7 @@ from service.request_log import open_request_log
 from service.retriever import Retriever, Work
 from service.settings import Settings, read_request_log_key
 from service.shadow import Shadow
+from service.shapes import ShapeCosts
 from service.tracing import open_tracer
 from service.watchdog import Watchdog
 from service.watchers import LogWatcher, QualityWatcher, ReleaseWatcher, TraceWatcher
@@ -50,7 +53,8 @@ class Service:
         self.pacer = Pacer()
         self.draining = False
         live = LiveOpener(settings.record.synchronous, self.metrics.ads, self.metrics.live)
-        loader = ReleaseLoader(settings.swap, settings.batching.max_batch_size, live, settings.inference.providers)
+        max_batch_size = settings.batching.max_batch_size
+        loader = ReleaseLoader(settings.swap, max_batch_size, live, settings.inference.providers(max_batch_size))
         self.releases = Releases(settings, self.metrics, loader.load)
         embeddings = EmbeddingCache(settings.cache.embedding_bytes)
         self.batcher = self._make_batcher(embeddings)
@@ -133,15 +137,25 @@ class Service:
             await asyncio.to_thread(self._tracer.close, LAST_SPANS_S)
 
     def _make_batcher(self, embeddings: EmbeddingCache) -> MicroBatcher[Query, Found]:
-        batching = self.settings.batching
-        workers = usable_cores() if batching.workers is None else batching.workers
+        settings = self.settings
+        lanes = settings.inference.providers(settings.batching.max_batch_size).lanes
+        in_flight = None if lanes is None else lanes.batches_in_flight
+        workers = settings.batching.workers or max(usable_cores(), (in_flight or 0) + 1)
         return MicroBatcher(
             make_pipeline(embeddings),
-            BatchPolicy(batching.max_batch_size, batching.max_batch_tokens, batching.max_queue_size),
+            self._batch_policy(None),
             workers,
-            run_few_on_loop=workers == 1,
+            batches_in_flight=in_flight,
+            run_few_on_loop=workers == 1 and lanes is None,
             on_batch=self._batch_ran,
+            on_failure=self.metrics.gpu.failed,
         )
+
+    def _batch_policy(self, costs: ShapeCosts | None) -> BatchPolicy:
+        """The settings' limits; on a device no batch is larger than pays there."""
+        batching = self.settings.batching
+        most = batching.max_batch_size if costs is None else min(batching.max_batch_size, costs.max_batch_size())
+        return BatchPolicy(most, batching.max_batch_tokens, batching.max_queue_size, costs)
 
     def _connect(self, embeddings: EmbeddingCache) -> None:
         """Tell the parts of each other."""
@@ -158,6 +172,9 @@ class Service:
             lambda: self.batcher.queued, lambda: self.batcher.running_batches, lambda: self.ready
         )
         self.metrics.live.observe(self._live_stats)
+        device = self.settings.inference.gpu
+        if device is not None:
+            self.metrics.gpu.observe(partial(read_load, device))
         self.metrics.observe_cache(lambda: embeddings.bytes, lambda: len(embeddings))
 
     def _live_stats(self) -> LiveStats | None:
@@ -166,6 +183,8 @@ class Service:
 
     def _releases_changed(self) -> None:
         releases = self.releases
+        if releases.stable is not None:
+            self.batcher.adapt(self._batch_policy(releases.stable.encoder.shape_costs))
         for release in (releases.stable, releases.canary):
             if release is not None:
                 self._monitor.serve(release)

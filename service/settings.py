@@ -19,8 +19,9 @@ from pydantic_settings import (
 from index.record import Synchronous
 from service.admission import StepName
 from service.errors import StartupError
-from service.execution_providers import CPU, ExecutionProvider, ExecutionProviders
+from service.execution_providers import CPU, ExecutionProvider, ExecutionProviders, LanePolicy, device_of
 from service.setting_errors import ENV_DELIMITER, ENV_PREFIX, describe
+from service.shapes import batch_buckets
 
 ADMIN_TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 LEAST_TOKEN_CHARACTERS = 16
@@ -138,7 +139,11 @@ class BatchingSettings(Section):
         512, ge=2, description="Most queries waiting; a caller may hold as many places as it leaves free."
     )
     workers: int | None = Field(
-        None, ge=1, le=256, description="Threads that encode and search; by default the usable cores."
+        None,
+        ge=1,
+        le=256,
+        description="Threads that encode and search; by default the usable cores, and at least one more than"
+        " `inference.batches_in_flight`.",
     )
 
 
@@ -153,6 +158,12 @@ def _with_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
+PADDING_BUCKETS = (8, 16, 24, 32)
+"""Queries have five words, so the steps are close together where they are short."""
+BATCHES_IN_FLIGHT = 2
+"""One is computed while the other is copied."""
+
+
 class InferenceSettings(Section):
     """What encoders run on."""
 
@@ -165,11 +176,37 @@ class InferenceSettings(Section):
         False, description="Whether the next one, and the CPU in the end, may stand in for one that cannot be had."
     )
 
-    @property
-    def providers(self) -> ExecutionProviders:
+    padding_buckets: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        None,
+        description="Lengths in tokens to which a device's batches are padded, beside the longest query and ad;"
+        f" by default {list(PADDING_BUCKETS)} on a GPU, and on the CPU the longest of each batch.",
+    )
+    batches_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description="Batches that are encoded at once; by default two on a GPU, and on the CPU as many as there are"
+        " workers.",
+    )
+
+    def providers(self, max_batch_size: int) -> ExecutionProviders:
         """As sessions take them."""
         wanted = (ExecutionProvider(one.name, _as_text(one.options)) for one in self.execution_providers)
-        return ExecutionProviders(tuple(wanted), self.allow_fallback)
+        return ExecutionProviders(tuple(wanted), self.allow_fallback, self._lanes(max_batch_size))
+
+    @property
+    def gpu(self) -> int | None:
+        """Number of the GPU that is wanted most; None where it is the CPU."""
+        first = self.execution_providers[0]
+        kind, number = device_of(first.name, {first.name: _as_text(first.options)})
+        return number if kind == "cuda" else None
+
+    def _lanes(self, max_batch_size: int) -> LanePolicy | None:
+        on_cpu = self.execution_providers[0].name == CPU
+        if on_cpu and self.padding_buckets is None and self.batches_in_flight is None:
+            return None
+        paddings = PADDING_BUCKETS if self.padding_buckets is None else self.padding_buckets
+        return LanePolicy(batch_buckets(max_batch_size), paddings, self.batches_in_flight or BATCHES_IN_FLIGHT)
 
 
 def _as_text(options: Mapping[str, str | bool | int | float]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from service.encoder import Encoder
 from service.errors import ReleaseError
 from service.release import Release
 from service.settings import ReleaseSettings, SwapSettings
+from service.shapes import batch_buckets
 
 COSINE_SLACK = 0.005
 """What another machine may cost: int8 rounds another way there. Any other checkpoint is 0.05 or more off."""
@@ -88,11 +89,6 @@ def warm_up(release: Release, max_batch_size: int) -> None:
         if not np.isfinite(embeddings).all():
             raise ReleaseError(f"release {release.name}: a batch of {batch_size} gives embeddings that are not finite")
         release.ad_index.search(embeddings, [Wanted(100)] * batch_size)
-
-
-def batch_buckets(max_batch_size: int) -> list[int]:
-    """The powers of two below the largest batch size, and that."""
-    return [1 << power for power in range((max_batch_size - 1).bit_length())] + [max_batch_size]
 
 
 def _encode_alone(wanted: ReleaseSettings, encoder: Encoder, queries: Sequence[str]) -> Embeddings:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("artifacts", "benchmarks", "client", "export", "index", "loadtest", "samples", "service", "train")
-LEAVES = {"cores", "memory", "terminal"}
+LEAVES = {"cores", "memory", "plots", "terminal"}
 MAY_IMPORT = {
     "artifacts": set(),
     "index": {"artifacts"},
@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "samples": {"artifacts"},
     "loadtest": {"artifacts"},
     "train": {"artifacts", "client", "export", "index", "service"},
-    "benchmarks": {"artifacts", "export", "index", "loadtest", "service"},
+    "benchmarks": {"artifacts", "export", "index", "loadtest", "service", "train"},
 }
 ONLY_IMPORTER = {
     "onnxruntime": "service/session.py",
@@ -29,6 +29,7 @@ ONLY_IMPORTER = {
     "hnswlib": "index/hnsw.py",
     "matplotlib": "index/build_report.py",
     "opentelemetry": "service/spans.py",
+    "pynvml": "service/gpu.py",
 }
 ONLINE = ("artifacts", "index", "service")
 OFFLINE_LIBRARIES = {"torch", "transformers", "optimum", "sentence_transformers", "ir_measures"}

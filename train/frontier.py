@@ -3,20 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
+from plots import plot
 from train.latency import EncoderCost
 
 PLOT_NAME = "frontier.svg"
-_STYLE = {
-    "svg.hashsalt": "hlm",  # equal plots are equal files
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-}
 
 
 def frontier(costs: Sequence[EncoderCost]) -> list[EncoderCost]:
@@ -30,8 +20,7 @@ def frontier(costs: Sequence[EncoderCost]) -> list[EncoderCost]:
 
 def plot_frontier(costs: Sequence[EncoderCost], path: Path) -> None:
     """Draw every encoder, and a line through the frontier, as SVG or PNG by the name's ending."""
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(8, 5), layout="constrained")
+    with plot(path) as figure:
         axes = figure.add_subplot()
         chosen = frontier(costs)
         axes.plot([one.us[1] for one in chosen], [one.recall_kept for one in chosen], color="#999999", zorder=1)
@@ -46,4 +35,3 @@ def plot_frontier(costs: Sequence[EncoderCost], path: Path) -> None:
         axes.set_xlabel("processor time of a query, batch 1, one core, µs")
         axes.set_ylabel("share of the teacher's recall")
         axes.legend(loc="lower right", frameon=False)
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -31,8 +31,13 @@ FAMILIES: dict[str, PretrainedConfig] = {
 
 def save_transformer(directory: Path, family: str = "bert", seed: int = 0) -> Path:
     """A plain transformers checkpoint: no pooling, no normalisation."""
+    return save_of_config(directory, FAMILIES[family], seed)
+
+
+def save_of_config(directory: Path, config: PretrainedConfig, seed: int = 0) -> Path:
+    """Likewise, of any size."""
     torch.manual_seed(seed)
-    model = AutoModel.from_config(FAMILIES[family])
+    model = AutoModel.from_config(config)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.2)  # the usual 0.02 gives nearly equal embeddings to all texts

@@ -108,3 +108,18 @@ def test_a_missed_bound_is_exit_code_1_with_the_report_on_screen(
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], monkeypatch: pytest.MonkeyPatch):
     assert run_here(monkeypatch, *arguments) == 2
+
+
+def test_an_engine_that_cannot_be_built_leaves_a_whole_artifact(tmp_path: Path, titles: Path):
+    checkpoint, out = save_transformer(tmp_path / "tiny"), tmp_path / "artifact"
+    command = ["export", checkpoint, "--precision", "fp16", "--execution-provider", "tensorrt", "--out", out]
+    result = hlm(*command, "--corpus", titles, "--min-overlap", "0.5")
+    if result.returncode:  # without a GPU
+        assert "is exported, but its engine cannot be built here" in result.stderr
+    assert load_manifest(out, EncoderManifest).precision == "fp16"
+
+
+def test_int8_is_for_cpus(tmp_path: Path):
+    result = hlm("export", "demo", "--out", tmp_path / "a", "--execution-provider", "cuda")
+    assert result.returncode == 1
+    assert "int8 is for CPUs" in result.stderr

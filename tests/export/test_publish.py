@@ -88,6 +88,38 @@ def test_every_precision_has_the_same_interface_and_its_own_size(
     assert manifest.files["model.onnx"].bytes == pytest.approx(bytes_a_weight * weight_count, rel=0.15)
 
 
+def node_kinds(artifact: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(artifact / "model.onnx").graph.node]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_for_a_gpu_layer_norms_are_fused_and_attention_where_the_family_is_known(
+    family: str, tmp_path: Path, options: ExportOptions
+):
+    checkpoint = save_transformer(tmp_path / family, family)
+    export_encoder(resolve(str(checkpoint)), replace(options, precision="fp16"), tmp_path / "artifact")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "artifact" / "model.onnx").graph.node]
+    known = family in {"bert", "roberta"}
+    assert (kinds.count("Attention"), kinds.count("Softmax")) == ((2, 0) if known else (0, 2))  # one a layer
+    assert kinds.count("SkipLayerNormalization") >= 4
+    assert kinds.count("BiasGelu") == 2
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_for_tensorrt_no_node_is_onnxruntimes_own(
+    precision: Precision, tiny: Path, tmp_path: Path, options: ExportOptions
+):
+    wanted = replace(options, precision=precision, for_tensorrt=True)
+    export_encoder(resolve(str(tiny)), wanted, tmp_path / "artifact")
+    graph = onnx.load(tmp_path / "artifact" / "model.onnx").graph
+    assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
+    cosines = (encode(tmp_path / "artifact", QUERIES) * original(tiny).encode(QUERIES)).sum(axis=1)
+    assert cosines.min() > 0.999
+    made_by = {name: node.op_type for node in graph.node for name in node.output}
+    norms = [made_by[node.input[0]] for node in graph.node if node.op_type == "LayerNormalization"]
+    assert norms == ["Cast" if precision == "fp16" else "Add"] * 5  # they stay in fp32
+
+
 def test_pooling_and_dense_head_are_part_of_the_graph(tmp_path: Path, options: ExportOptions):
     checkpoint = save_sentence_transformer(tmp_path, pooling="cls", dense=16)
     manifest = export_encoder(resolve(str(checkpoint)), options, tmp_path / "artifact")

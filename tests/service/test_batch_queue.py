@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batch_queue import SCANNED_PER_PLACE, Backlog, BatchPolicy, BatchQueue
+from service.shapes import ShapeCosts, shapes_of
 
 NOW = 100.0
 
@@ -279,3 +280,16 @@ def test_any_queue_empties_within_the_limits_each_caller_in_turn_and_in_order(
         turns = [caller for caller in turns if caller not in moved] + sorted(moved, key=served.count)
     assert left == []
     assert len(queue) == 0
+
+
+def test_on_a_device_lengths_go_together_where_one_run_costs_no_more_than_two():
+    queries = [Query(tokens=5), Query(tokens=30), Query(tokens=6), Query(tokens=5)]
+    shapes = shapes_of((1, 2, 4), (8,), 32)
+    queue = queue_of(*queries, size=4, tokens=1_000)
+    queue.adapt(BatchPolicy(4, 1_000, 100, ShapeCosts(dict.fromkeys(shapes, 1e-3))))  # launches are all that costs
+    assert queue.take(NOW) == queries
+    queue = queue_of(*queries, size=4, tokens=1_000)
+    queue.adapt(BatchPolicy(4, 1_000, 100, ShapeCosts({shape: shape.batch * shape.length / 1e6 for shape in shapes})))
+    assert queue.take(NOW) == [queries[0], queries[2]]  # a third would take a shape of four rows
+    assert queue.take(NOW) == [queries[1]]
+    assert queue.take(NOW) == [queries[3]]

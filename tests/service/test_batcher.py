@@ -15,6 +15,7 @@ import pytest
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher, Ticket
 from service.cost import BatchCost
+from service.device_faults import DeviceFaultError, DeviceLostError, DeviceOutOfMemoryError
 from service.errors import ClientGone, DeadlineExceeded, PipelineError, RequestError
 from service.schedule import Forecast
 from tests.waiting import wait_until
@@ -47,7 +48,7 @@ class Doubler:
         self.gate.set()
         self.entered = threading.Event()
 
-    def __call__(self, items: Sequence[Number]) -> tuple[list[int], BatchCost]:
+    def __call__(self, items: Sequence[Number], encoded: Callable[[], None]) -> tuple[list[int], BatchCost]:
         values = [item.value for item in items]
         self.batches.append(values)
         self.threads.append(threading.current_thread())
@@ -64,7 +65,7 @@ class Doubler:
 
 @asynccontextmanager
 async def batcher_of(
-    run: Callable[[Sequence[Number]], tuple[list[int], BatchCost]],
+    run: Callable[[Sequence[Number], Callable[[], None]], tuple[list[int], BatchCost]],
     *,
     bound: int = 100,
     workers: int = 1,
@@ -173,7 +174,7 @@ async def test_the_deadline_answers_even_while_the_worker_is_stuck_and_the_item_
 
 @run_async
 async def test_a_wrong_number_of_results_fails_everyone_clearly():
-    async with batcher_of(lambda items: ([1] * (len(items) + 1), BatchCost([1], 0, 1, 0))) as batcher:
+    async with batcher_of(lambda items, _: ([1] * (len(items) + 1), BatchCost([1], 0, 1, 0))) as batcher:
         outcome = await submit(batcher, 1)
         assert isinstance(outcome, PipelineError)
         assert "ValueError" in str(outcome)
@@ -423,10 +424,105 @@ async def test_what_the_loop_itself_finished_after_the_deadline_is_no_answer():
     run = Doubler()
     deadline = perf_counter() + 0.02
 
-    def outlast(items: Sequence[Number]) -> tuple[list[int], BatchCost]:
+    def outlast(items: Sequence[Number], encoded: Callable[[], None]) -> tuple[list[int], BatchCost]:
         wait_until(lambda: perf_counter() > deadline)
-        return run(items)
+        return run(items, encoded)
 
     async with batcher_of(outlast, run_few_on_loop=True) as batcher:
         assert isinstance(await submit(batcher, 1, deadline - perf_counter()), DeadlineExceeded)
         assert run.batches == [[1]]
+
+
+# --- where a device encodes -----------------------------------------------------------------------------------------
+
+
+class TwoStages:
+    """Encodes and searches at two gates, and counts who stands at which."""
+
+    def __init__(self) -> None:
+        self.may_encode, self.may_search = threading.Semaphore(0), threading.Semaphore(0)
+        self.encoding = self.searching = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, items: Sequence[Number], encoded: Callable[[], None]) -> tuple[list[int], BatchCost]:
+        with self._lock:
+            self.encoding += 1
+        assert self.may_encode.acquire(timeout=30)
+        with self._lock:
+            self.encoding -= 1
+            self.searching += 1
+        encoded()
+        assert self.may_search.acquire(timeout=30)
+        with self._lock:
+            self.searching -= 1
+        return [item.value * 2 for item in items], BatchCost([1] * len(items), 0.5, len(items), 0.25)
+
+    def open(self) -> None:
+        self.may_encode.release(100)
+        self.may_search.release(100)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, condition)
+
+
+@run_async
+async def test_queries_wait_in_the_queue_for_a_place_on_the_device_and_others_search_meanwhile():
+    run = TwoStages()
+    async with batcher_of(run, workers=4, batches_in_flight=2) as batcher:
+        outcomes = []
+        for number in range(2):
+            outcomes.append(submit(batcher, number))
+            await until(lambda: run.encoding == len(outcomes))
+        outcomes += [submit(batcher, number) for number in range(2, 6)]
+        assert batcher.queued == 4  # two workers are idle, but what they took now could grow no more
+        run.may_encode.release()
+        await until(lambda: (run.encoding, run.searching, batcher.queued) == (2, 1, 0))  # the four went together
+        run.open()
+        assert await asyncio.gather(*outcomes) == [0, 2, 4, 6, 8, 10]
+
+
+@run_async
+async def test_a_batch_that_fails_gives_its_place_on_the_device_back():
+    run = Doubler()
+    async with batcher_of(run, workers=2, batches_in_flight=1) as batcher:
+        assert isinstance(await submit(batcher, 13), PipelineError)
+        assert await submit(batcher, 5) == 10
+
+
+class FaultyDevice:
+    """Fails with batches of several rows, or with all, as a device does."""
+
+    def __init__(self, fault: DeviceFaultError, largest: int) -> None:
+        self.fault, self.largest = fault, largest
+        self.sizes: list[int] = []
+
+    def __call__(self, items: Sequence[Number], encoded: Callable[[], None]) -> tuple[list[int], BatchCost]:
+        self.sizes.append(len(items))
+        if len(items) > self.largest:
+            raise self.fault
+        return [item.value * 2 for item in items], BatchCost([1] * len(items), 0.5, len(items), 0.25)
+
+
+async def outcomes_of_four(device: FaultyDevice) -> "tuple[list[int | RequestError], list[Exception]]":
+    heard: list[Exception] = []
+    async with batcher_of(device, on_failure=heard.append) as batcher:
+        with batcher._changed:  # no worker takes one before all have come
+            outcomes = [submit(batcher, number) for number in range(4)]
+        return await asyncio.gather(*outcomes), heard
+
+
+@run_async
+async def test_a_batch_that_a_device_has_no_memory_for_is_tried_smaller():
+    device = FaultyDevice(DeviceOutOfMemoryError("full"), 2)
+    answers, heard = await outcomes_of_four(device)
+    assert answers == [0, 2, 4, 6]
+    assert (device.sizes, heard) == ([4, 2, 2], [device.fault])
+
+
+@run_async
+async def test_on_a_lost_device_no_part_of_a_batch_is_tried_again():
+    device = FaultyDevice(DeviceLostError("gone"), 0)
+    answers, heard = await outcomes_of_four(device)
+    assert all(isinstance(answer, PipelineError) for answer in answers)
+    assert (device.sizes, heard) == ([4], [device.fault])

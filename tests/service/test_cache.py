@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, cast
@@ -17,7 +17,6 @@ from index.filters import NO_FILTERS, Filters, Wanted
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.cache import ENTRY_BYTES, EmbeddingCache, EmbeddingKey, ResultCache, ResultKey
-from service.cost import BatchCost
 from service.errors import RequestError
 from service.pipeline import Found, Query, make_pipeline
 from service.release import Release
@@ -238,11 +237,26 @@ def query_for(
     )
 
 
+def nobody() -> None:
+    """Waits for the encoder."""
+
+
+def test_the_encoder_is_free_once_a_batch_is_encoded_and_before_it_is_searched():
+    encoder, index = CountingEncoder(), FakeIndex()
+    seen: list[tuple[int, int]] = []
+    run = make_pipeline(EmbeddingCache(0))
+    run(
+        [query_for(release_of("r", index, encoder), "drill")],
+        lambda: seen.append((len(encoder.encoded), len(index.searched))),
+    )
+    assert seen == [(1, 0)]
+
+
 def test_like_queries_of_a_batch_are_encoded_once_and_each_is_searched():
     encoder, index = CountingEncoder(), FakeIndex()
     release = release_of("r", index, encoder)
     queries = [query_for(release, text) for text in ("drill", "mouse pad", "drill")]
-    found, cost = make_pipeline(EmbeddingCache(10 * ENTRY))(queries)
+    found, cost = make_pipeline(EmbeddingCache(10 * ENTRY))(queries, nobody)
     assert [len(ids) for ids in encoder.encoded] == [5, 9]
     assert [one.embedding[0] for one in found if one.embedding is not None] == [5, 9, 5]
     assert (cost.lengths, cost.queries) == ([5, 9], 3)
@@ -253,13 +267,13 @@ def test_like_queries_of_a_batch_are_encoded_once_and_each_is_searched():
 def test_what_was_encoded_is_known_to_the_next_batch_and_to_no_other_encoder():
     encoder = CountingEncoder()
     run = make_pipeline(EmbeddingCache(10 * ENTRY))
-    run([query_for(release_of("r", encoder=encoder), "drill")])
-    _, cost = run([query_for(release_of("other index", encoder=encoder), "drill")])
+    run([query_for(release_of("r", encoder=encoder), "drill")], nobody)
+    _, cost = run([query_for(release_of("other index", encoder=encoder), "drill")], nobody)
     assert len(encoder.encoded) == 1
     assert (cost.lengths, cost.encode_s >= 0) == ([], True)
     other = query_for(release_of("r", encoder=encoder), "drill")
     other.embedding_key = key("drill", "m2")
-    run([other])
+    run([other], nobody)
     assert len(encoder.encoded) == 2
 
 
@@ -267,7 +281,7 @@ def test_without_a_cache_every_batch_is_encoded():
     encoder = CountingEncoder()
     run = make_pipeline(EmbeddingCache(0))
     for _ in range(2):
-        run([query_for(release_of("r", encoder=encoder), "drill", shared=False)])
+        run([query_for(release_of("r", encoder=encoder), "drill", shared=False)], nobody)
     assert len(encoder.encoded) == 2
 
 
@@ -275,7 +289,7 @@ def test_queries_with_an_embedding_join_those_without():
     encoder, index = CountingEncoder(), FakeIndex()
     release = release_of("r", index, encoder)
     run = make_pipeline(EmbeddingCache(10 * ENTRY))
-    run([query_for(release, "mouse", embedded=True), query_for(release, "cordless drill")])
+    run([query_for(release, "mouse", embedded=True), query_for(release, "cordless drill")], nobody)
     assert [len(ids) for ids in encoder.encoded] == [14]
     assert index.searched == [(5.0, 1.0), (14.0, 1.0)]
 
@@ -284,7 +298,7 @@ def test_queries_of_one_batch_may_spend_different_efforts():
     index = FakeIndex()
     release = release_of("r", index)
     queries = [query_for(release, "x" * length, effort=effort) for length, effort in ((3, 1.0), (4, 0.6), (5, 1.0))]
-    found, _ = make_pipeline(EmbeddingCache(0))(queries)
+    found, _ = make_pipeline(EmbeddingCache(0))(queries, nobody)
     assert index.searched == [(3.0, 1.0), (4.0, 0.6), (5.0, 1.0)]
     assert [one.embedding[0] for one in found if one.embedding is not None] == [3, 4, 5]
 
@@ -293,7 +307,7 @@ def test_queries_of_one_batch_may_spend_different_efforts():
 def test_concurrent_misses_of_one_query_are_encoded_once(workers: int):
     encoder = CountingEncoder()
     release = release_of("r", encoder=encoder)
-    run: Callable[[Sequence[Query]], tuple[list[Found], BatchCost]] = make_pipeline(EmbeddingCache(100 * ENTRY))
+    run = make_pipeline(EmbeddingCache(100 * ENTRY))
 
     async def scenario() -> list[Found | RequestError]:
         batcher: MicroBatcher[Query, Found] = MicroBatcher(run, BatchPolicy(4, 1_000, 1_000), workers)

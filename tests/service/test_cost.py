@@ -30,7 +30,7 @@ def test_padding_is_charged():
 
 def test_before_any_batch_everything_is_free():
     model = CostModel()
-    assert (model.batch_s(8, 64), model.backlog_s(100, 800, 8)) == (0.0, 0.0)
+    assert (model.batch_s(8, 64), model.backlog_s(100, 800, 8)) == (0.0, (0.0, 0.0))
 
 
 def test_two_lengths_are_enough_to_tell_a_runs_cost_from_a_tokens():
@@ -47,9 +47,9 @@ def test_one_length_alone_predicts_that_length():
 
 def test_a_backlog_costs_its_runs_its_tokens_and_its_queries():
     model = learned(batch([8]), batch([16]))
-    assert model.backlog_s(20, 160, 5) == pytest.approx(4 * A_S + 160 * B_S + 20 * C_S)
-    assert model.backlog_s(20, 0, 5) == pytest.approx(20 * C_S)
-    assert model.backlog_s(0, 0, 5) == 0
+    assert model.backlog_s(20, 160, 5) == pytest.approx((4 * A_S + 160 * B_S, 20 * C_S))
+    assert model.backlog_s(20, 0, 5) == pytest.approx((0, 20 * C_S))
+    assert model.backlog_s(0, 0, 5) == (0, 0)
 
 
 def test_noise_averages_out():

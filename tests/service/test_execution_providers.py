@@ -12,6 +12,7 @@ from service.execution_providers import (
     ExecutionProvider,
     ExecutionProviderError,
     ExecutionProviders,
+    LanePolicy,
     check_one_build,
 )
 from service.settings import load_settings
@@ -62,8 +63,9 @@ inference:
   allow_fallback: true
 """)
     fp16 = ExecutionProvider(TENSORRT.name, {"trt_fp16_enable": "1", "device_id": "0"})
-    expected = ExecutionProviders((fp16, ExecutionProvider(CUDA.name)), allow_fallback=True)
-    assert load_settings(path, {}).inference.providers == expected
+    lanes = LanePolicy((1, 2, 4, 8), (8, 16, 24, 32), 2)
+    expected = ExecutionProviders((fp16, ExecutionProvider(CUDA.name)), allow_fallback=True, lanes=lanes)
+    assert load_settings(path, {}).inference.providers(8) == expected
 
 
 def test_two_builds_side_by_side_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

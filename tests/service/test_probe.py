@@ -10,6 +10,7 @@ import pytest
 
 from index.ad_index import SearchHits
 from index.ads import AdTable
+from service.device_faults import DeviceLostError, DeviceOutOfMemoryError
 from service.metrics import Metrics
 from service.probe import MOST_STUCK, PROOF_S, Probe, ProbeError, probe
 from service.release import Release
@@ -187,3 +188,25 @@ def test_there_is_nothing_to_probe_before_a_release_is_served():
     probed.tick(100)
     assert probed.engine.calls == 0
     assert probed.probe.problem is None
+
+
+def test_a_lost_device_is_hopeless_and_one_that_is_out_of_memory_is_not():
+    probed = Probed()
+
+    def run_out() -> None:
+        raise DeviceOutOfMemoryError("the device is out of memory: CUDA failure 2")
+
+    def lose() -> None:
+        raise DeviceLostError("the device is lost: CUDA failure 700")
+
+    probed.engine.act = run_out
+    probed.tick(PROOF_S)
+    assert probed.probe.problem == "a probe of the engine failed: the device is out of memory: CUDA failure 2"
+    assert not probed.probe.hopeless
+    probed.engine.act = lose
+    probed.tick(PROOF_S)
+    assert probed.probe.problem == "a probe of the engine failed: the device is lost: CUDA failure 700"
+    assert probed.probe.hopeless
+    calls = probed.engine.calls
+    probed.tick(10 * PROOF_S)
+    assert probed.engine.calls == calls

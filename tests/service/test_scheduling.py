@@ -8,7 +8,7 @@ import pytest
 
 from service.admission import Admission
 from service.cost import BatchCost
-from service.schedule import Schedule
+from service.schedule import Batch, Schedule
 from service.settings import OverloadSettings
 from tests.service.simulation import POLICY, Query, Simulation, bursts, capacity, poisson
 
@@ -185,9 +185,9 @@ def test_a_stall_is_forgotten_soon(load: float, soon_s: float):
 # --- what a newcomer would find -------------------------------------------------------------------------------------
 
 
-def schedule_that_knows(workers: int = 1) -> Schedule[Query]:
+def schedule_that_knows(workers: int = 1, batches_in_flight: int | None = None) -> Schedule[Query]:
     """One that has learned that a batch takes 1 s, a token 0.1 s and a query 0.01 s."""
-    schedule: Schedule[Query] = Schedule(POLICY, workers)
+    schedule: Schedule[Query] = Schedule(POLICY, workers, batches_in_flight)
     for tokens in (5, 10, 20):
         schedule.learn(BatchCost([tokens], 1 + 0.1 * tokens, 1, 0.01))
     return schedule
@@ -263,3 +263,69 @@ def test_the_twin_of_a_query_that_is_being_encoded_waits_for_its_embedding():
     again = schedule.take(0.0)
     assert again is not None
     assert again.items == [twins[1]]
+
+
+# --- where a device encodes -----------------------------------------------------------------------------------------
+
+
+def taken(schedule: Schedule[Query]) -> Batch[Query]:
+    batch = schedule.take(0.0)
+    assert batch is not None
+    return batch
+
+
+def test_no_more_batches_are_encoded_at_once_than_the_device_has_places():
+    schedule = schedule_that_knows(workers=3, batches_in_flight=1)
+    first, second = a_query(), a_query()
+    schedule.put(first)
+    batch = taken(schedule)
+    schedule.put(second)
+    assert schedule.take(0.0) is None
+    schedule.encoded(batch)
+    assert schedule.running == 1
+    assert taken(schedule).items == [second]
+
+
+def test_a_query_with_an_embedding_needs_no_place_on_the_device():
+    schedule = schedule_that_knows(workers=3, batches_in_flight=1)
+    schedule.put(a_query())
+    taken(schedule)
+    waiting, known = a_query(), a_query(tokens=0)
+    schedule.put(waiting)
+    schedule.put(known)
+    assert taken(schedule).items == [known]
+    lone = a_query(tokens=0)
+    schedule.discard(waiting)
+    schedule.put(lone)
+    assert taken(schedule).items == [lone]
+
+
+def test_a_twin_waits_no_longer_than_until_its_query_is_encoded():
+    schedule = schedule_that_knows(workers=3, batches_in_flight=2)
+    twins = [Query(0.0, "caller", 8, 100.0, key="drill") for _ in range(2)]
+    schedule.put(twins[0])
+    batch = taken(schedule)
+    schedule.put(twins[1])
+    assert schedule.take(0.0) is None
+    schedule.encoded(batch)
+    assert taken(schedule).items == [twins[1]]
+
+
+def test_a_newcomer_is_told_of_the_wait_for_the_device():
+    """Of 11 workers 2 encode; 4 queries of 8 tokens are taken in 2 batches."""
+    schedule = schedule_that_knows(workers=11, batches_in_flight=2)
+    batches = []
+    for _ in range(2):
+        assert schedule.forecast("caller", 0.0, cached=False).idle
+        schedule.put(a_query())
+        batches.append(taken(schedule))
+    assert not schedule.forecast("caller", 0.0, cached=False).idle
+    assert schedule.forecast("caller", 0.0, cached=True).idle
+    for _ in range(4):
+        schedule.put(a_query())
+    own_s, backlog_s = 1 + 0.8 + 0.01, (2 * 1 + 4 * 0.8) / 2 + 4 * 0.01 / 11
+    forecast = schedule.forecast("caller", 0.0, cached=False)
+    assert forecast.predicted_s == pytest.approx(2 * own_s / 2 + backlog_s + own_s)
+    schedule.encoded(batches[0])
+    forecast = schedule.forecast("caller", 0.0, cached=False)
+    assert forecast.predicted_s == pytest.approx(own_s / 2 + own_s / 11 + backlog_s + own_s)

@@ -12,20 +12,11 @@ from index.filters import Wanted
 from service.errors import ReleaseError
 from service.loading import Loaded, ReleaseLoader
 from service.settings import SwapSettings
-from service.verify import batch_buckets
 from tests.service.small_artifacts import SmallArtifacts, live_opener, pair, rewrite_manifest
 
 
 def load(encoder: Path, index: Path, **bounds: float) -> Loaded:
     return ReleaseLoader(SwapSettings(**bounds), 4, live_opener()).load(pair("r", encoder, index), (), lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("largest", "buckets"),
-    [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12]), (32, [1, 2, 4, 8, 16, 32])],
-)
-def test_every_batch_size_bucket_up_to_the_largest_is_run(largest: int, buckets: list[int]):
-    assert batch_buckets(largest) == buckets
 
 
 def test_the_figures_are_those_of_an_independent_count(small: SmallArtifacts):
