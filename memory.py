@@ -1,21 +1,15 @@
 """Memory of this process: how much it may still take, how it is given back, and in pages of which size it lies."""
 
+import contextlib
 import ctypes
-import re
+import os
+import sys
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
-SMAPS = Path("/proc/self/smaps")
-MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25
-HUGE_PAGE_BYTES = 2 * 1024 * 1024
-FILLED = 0.95
-_ENTRY = re.compile(
-    r"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) rw-p \S+ \S+ 0 *\n(?:(?!Rss:)\w+: .*\n)*Rss: +(?P<rss>\d+) kB$",
-    re.MULTILINE,
-)
-"""Writable, private, without a file and without a name such as that of a stack."""
 CGROUP = Path("/sys/fs/cgroup")
 """Version 2 control groups, as a container sees its own."""
+TUNABLES, HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
 
 def available_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
@@ -35,35 +29,19 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-def use_huge_pages() -> int:
-    """Move the large blocks that this process has filled into huge pages; gives the bytes that it was tried for.
+def ask_for_huge_pages() -> None:
+    """Start this process again with an allocator that asks for huge pages, unless it does so already.
 
     A search hops through the whole graph, and most hops miss the processor's cache of addresses where pages have 4 KiB:
-    docs/experiments.md, "huge pages". It costs a copy, once; where the system grants none (transparent_hugepage=never),
-    nothing happens.
+    docs/experiments.md, "huge pages". glibc reads what is wanted of it at its start alone; where there is another C
+    library, or the system grants no huge pages, nothing changes.
     """
-    libc = ctypes.CDLL(None)
-    tried = 0
-    for start, length in filled_blocks(_read(SMAPS)):
-        if libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_HUGEPAGE) == 0:
-            # At once where the kernel can, which is since Linux 6.1; otherwise it does so in its own time.
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_COLLAPSE)
-            tried += length
-    return tried
-
-
-def filled_blocks(smaps: str) -> list[tuple[int, int]]:
-    """Start and length of private memory, cut to whole huge pages, as `/proc/PID/smaps` has it.
-
-    Only blocks that are in use nearly to the last page: filling the others up would take memory that nobody asked for.
-    """
-    blocks = []
-    for entry in _ENTRY.finditer(smaps):
-        start, end = int(entry["start"], 16), int(entry["end"], 16)
-        first, last = -(-start // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-        if last > first and int(entry["rss"]) * 1024 >= FILLED * (end - start):
-            blocks.append((first, last - first))
-    return blocks
+    tunables = os.environ.get(TUNABLES, "")
+    if HUGE_PAGES in tunables:
+        return
+    os.environ[TUNABLES] = ":".join(filter(None, (tunables, f"{HUGE_PAGES}=1")))
+    with contextlib.suppress(OSError):  # a sandbox may say no
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - itself
 
 
 def _host_bytes(meminfo: Path) -> int | None:
@@ -87,10 +65,3 @@ def _group_bytes(cgroup: Path) -> int | None:
     except (OSError, ValueError):  # no control groups, the root's, or version 1, whose files are elsewhere
         return None
     return None if limit == "max" else max(0, int(limit) - used + idle_cache)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:  # another system than Linux
-        return ""

@@ -13,7 +13,6 @@ import gzip
 import json
 import random
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -22,29 +21,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from artifacts.errors import HlmError
 from artifacts.manifest import EncoderManifest
 from artifacts.store import file_sha256, load_manifest, write_atomic
 from benchmarks.eligible import CAMPAIGNS, NOW, advertiser_of, ineligible, random_filters, target
+from benchmarks.pass_rates import SEED, TOP_K, category, measure, show, topics, worst
 from benchmarks.queries import read_queries
-from benchmarks.tables import wide_console
 from cores import usable_cores
 from index.build import BuildInputs, BuildOptions, EncoderInput, build_index
 from index.embed import embed_ads, embed_queries
-from index.filters import Filters, Wanted
+from index.filters import Wanted
 from index.ingest import read_ads
 from index.load import FrozenIndex, load_index
-from index.recall import ann_recall
 from service.encoder import Encoder
 
-TOP_K = 100
-RATES = (0.9, 0.5, 0.1, 0.02, 0.005)
-TOPICS = 512
-SEED = 1
 AT = NOW.timestamp()
-WARM_UP = 50
 CHECKED_AT_ONCE = 8
 """Requests in a batch."""
 
@@ -64,11 +56,12 @@ def main() -> None:
     texts = [" ".join(text.split()) for text in read_queries(args.queries)]
     queries = embed_queries(texts, encoder)
     whole, _ = _index(args, encoder, places=False)
-    figures = _rates(whole, queries, args.searches)
+    rates = measure(whole, queries, args.searches, at=AT)
+    show(rates)
     segmented, ads = _index(args, encoder, places=True)
     checked, wrong = _check(segmented, ads, queries, texts, args.returned)
-    wide_console().print(f"{wrong} of {checked:,} returned ads should not have been")
-    print(json.dumps(figures | {"ineligible": wrong}))
+    print(f"{wrong} of {checked:,} returned ads should not have been")
+    print(json.dumps(worst(rates) | {"ineligible": wrong}))
 
 
 def _index(
@@ -76,10 +69,10 @@ def _index(
 ) -> tuple[FrozenIndex, dict[str, dict[str, Any]]]:
     """An index of all ads with targeting, and its feed by ad_id."""
     vectors = _vectors(args, encoder)
-    topic = _topics(np.load(vectors, mmap_mode="r"))
+    topic = topics(np.load(vectors, mmap_mode="r"))
     chance = random.Random(SEED)
     ads = [
-        target(ad, chance, places=places) | {"category": f"topic > {number}"}
+        target(ad, chance, places=places) | {"category": category(number)}
         for ad, number in zip(_lines(args.feed), topic.tolist(), strict=True)
     ]
     name = "markets" if places else "one-segment"
@@ -114,53 +107,6 @@ def _vectors(args: argparse.Namespace, encoder: Encoder) -> Path:
         embed_ads(ads, encoder, vectors, shards, threads=usable_cores())
         np.save(path, vectors)
     return path
-
-
-def _topics(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
-    centres = vectors[np.random.default_rng(SEED).choice(len(vectors), min(TOPICS, len(vectors)), replace=False)]
-    chunks = [(vectors[start : start + 8192] @ centres.T).argmax(axis=1) for start in range(0, len(vectors), 8192)]
-    return np.concatenate(chunks)
-
-
-def _rates(ad_index: FrozenIndex, queries: NDArray[np.float32], searches: int) -> dict[str, float]:
-    """Recall and cost at each pass rate, and the worst of them."""
-    kinds = [("none", 1.0), *((kind, rate) for kind in ("random", "topic") for rate in RATES)]
-    wanted = {kind: [_wanted(ad_index, *kind, number) for number in range(searches)] for kind in kinds}
-    found: dict[tuple[str, float], list[NDArray[np.int64]]] = {kind: [] for kind in kinds}
-    seconds: dict[tuple[str, float], list[float]] = {kind: [] for kind in kinds}
-    for number in [*range(WARM_UP), *range(searches)]:
-        embedding = queries[number % len(queries)][np.newaxis]
-        for kind in kinds:
-            started = time.thread_time()
-            [hits] = ad_index.search(embedding, [wanted[kind][number % searches]])
-            seconds[kind].append(time.thread_time() - started)
-            found[kind].append(hits.rows)
-    table = Table("who passes", "of the ads", "ann_recall@100", "p50 ms", "p99 ms", "of unfiltered")
-    base, recalls, ratios = float(np.percentile(seconds[kinds[0]][WARM_UP:], 99)), [], []
-    for kind in kinds:
-        asked = [queries[number % len(queries)] for number in range(searches)]
-        exact = [hits.rows for hits in ad_index.exact_search(np.stack(asked), wanted[kind])]
-        recalls.append(ann_recall(found[kind][WARM_UP:], exact))
-        p50, p99 = np.percentile(seconds[kind][WARM_UP:], (50, 99))
-        ratios.append(float(p99) / base)
-        row = (kind[0], f"{kind[1]:.1%}", f"{recalls[-1]:.4f}", f"{p50 * 1e3:.2f}", f"{p99 * 1e3:.2f}")
-        table.add_row(*row, f"{ratios[-1]:.2f}")
-    wide_console().print(table)
-    return {"filtered_recall_min": round(min(recalls), 4), "filtered_p99_ratio_max": round(max(ratios), 3)}
-
-
-def _wanted(ad_index: FrozenIndex, kind: str, rate: float, number: int) -> Wanted:
-    """A request of which this share of the ads passes the filter."""
-    if kind == "none":
-        return Wanted(TOP_K, at=AT)
-    if kind == "random":
-        bids = np.nan_to_num(ad_index.eligibility.rows["bid"], nan=0.0)
-        return Wanted(TOP_K, Filters(min_bid=float(np.quantile(bids, 1 - rate))), at=AT)
-    names = ad_index.eligibility.category_names.names
-    sizes = np.bincount(ad_index.eligibility.rows["category"], minlength=len(names) + 1)[1:]
-    order = np.random.default_rng(number).permutation(len(names))
-    kept = max(1, int(np.searchsorted(np.cumsum(sizes[order]), rate * sizes.sum())))
-    return Wanted(TOP_K, Filters(exclude_categories=frozenset(names[topic] for topic in order[kept:])), at=AT)
 
 
 def _check(

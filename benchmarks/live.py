@@ -4,8 +4,9 @@ What it measures: seconds from the answer to a pause until `/retrieve` leaves th
 until it is found; the p99 of `/retrieve` while 100 status changes and 10 new ads a second come, and while the graphs
 are built anew beside it, against equal stretches without, taken in turns.
 How: the server, and the merges that it starts, have one core, the clients another. The rate is a share of what the
-server can do, and the embedding cache is off. Changes go over the admin listener, each in a connection of its own. A
-merge begins because as many ads were written, with their embeddings, as are scanned at most.
+server can do, and the embedding cache is off; with changes and without, requests come at the same moments. Changes go
+over the admin listener, from callers who keep their connections. A merge begins because as many ads were written, with
+their embeddings, as are scanned at most.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -80,25 +80,24 @@ def _measure(
 ) -> tuple[dict[str, float], dict[str, Stretches]]:
     load.closed_loop(server.port, clients=16, seconds=1.0)
     rate = args.load * load.closed_loop(server.port, clients=16, seconds=3.0).queries_per_second
-    seeds = count()
 
-    def stretch(seconds: float) -> Stretches:
-        running = load.begin(server.port, rate=rate, seconds=seconds, seed=next(seeds))
+    def stretch(seconds: float, seed: int) -> Stretches:
+        running = load.begin(server.port, rate=rate, seconds=seconds, seed=seed)
         return Stretches([running.result().load])
 
     ads = AdTable.load(args.index / ADS, load_manifest(args.index, IndexManifest).ad_count)
     flip_s, upsert_s = _freshness(server, queries)
     quiet, changing, merging, between = Stretches(), Stretches(), Stretches(), Stretches()
-    for _ in range(args.rounds):
-        quiet.loads += stretch(args.seconds).loads
+    for number in range(args.rounds):
+        quiet.loads += stretch(args.seconds, number).loads
         with changes(server, ads.ad_ids[:5_000], queries, RATES):
-            changing.loads += stretch(args.seconds).loads
+            changing.loads += stretch(args.seconds, number).loads  # requests come at the same moments
     for number in range(args.merges):
-        between.loads += stretch(2 * args.seconds).loads
+        between.loads += stretch(2 * args.seconds, number).loads
         before = server.merges
         _write_many(server, np.load(args.index / VECTORS, mmap_mode="r"), number)
         while not merging.loads or server.merges == before:  # of a small index it may have ended already
-            merging.loads += stretch(MERGE_STRETCH_S).loads
+            merging.loads += stretch(MERGE_STRETCH_S, len(merging.loads)).loads
     rows = {"quiet": quiet, "100 flips, 10 new ads a second": changing, "quiet, later": between, "merging": merging}
     figures = {
         "rate": rate,

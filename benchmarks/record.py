@@ -80,7 +80,7 @@ def ads(count: int) -> Iterator[tuple[str, bytes, bytes]]:
     for number in range(count):
         ad_id = f"ad-{number}"
         fields = {"title": f"Drill number {number}", "description": DESCRIPTION, "bid": 0.4, "market": "us"}
-        yield ad_id, write_fields(ad_id, fields, ALWAYS, ()), vectors[number % 1_000].tobytes()
+        yield ad_id, write_fields(ad_id, fields | {"status": None}, ALWAYS, ()), vectors[number % 1_000].tobytes()
 
 
 def flips(path: Path, synchronous: Synchronous, callers: int, ad_count: int, seconds: float) -> list[float]:

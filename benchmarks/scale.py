@@ -2,7 +2,8 @@
 
 How: made-up embeddings (`benchmarks/clusters.py`) with short ads, all in one segment, the hardest case. Each index is
 built by `hlm index build` to the same ann_recall, then opened and searched in a process of its own, one query at a time
-on one thread, then served from its start until it is ready: once with its files in the page cache, once without.
+on one thread, without a filter and with (`benchmarks/pass_rates.py`), then served from its start until it is ready:
+once with its files in the page cache, once without.
 Builds are kept in the work directory and not made again.
 How to read it: times of builds and searches are processor time, so that a busy machine hardly shows; memory is what the
 process holds beside files mapped from disk; `ready` is what a clock says, so wants a machine of its own. Rows of sizes
@@ -18,7 +19,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from artifacts.manifest import MANIFEST_NAME, EncoderManifest, IndexManifest
 from artifacts.store import load_manifest, write_atomic
 from benchmarks.clusters import clustered
 from benchmarks.errors import BenchmarkError
+from benchmarks.pass_rates import PassRate, category, show, topics
 from benchmarks.servers import serving
 from benchmarks.tables import wide_console
 
@@ -123,23 +126,23 @@ def _make_ads(directory: Path, size: int, encoder: Path) -> Path:
     clustered(vectors)
     vectors.flush()
     with (making / "feed.jsonl").open("wb") as feed:
-        feed.writelines(_lines(size))
+        feed.writelines(starmap(_line, enumerate(topics(vectors).tolist())))
     making.rename(ads)
     return ads
 
 
-def _lines(size: int) -> Iterator[bytes]:
-    for number in range(size):
-        ad = {
-            "ad_id": f"ad-{number:08d}",
-            "title": f"Made-up offer number {number} of a catalogue that grows",
-            "description": "What an ad says below its title, in about as many words as ads have there, and no more.",
-            "advertiser_id": f"advertiser-{number % 5000}",
-            "campaign_id": f"campaign-{number % 20000}",
-            "bid": round(0.05 + number % 400 / 100, 2),
-            "landing_url": f"https://shop.example/offers/{number}",
-        }
-        yield orjson.dumps(ad, option=orjson.OPT_APPEND_NEWLINE)
+def _line(number: int, topic: int) -> bytes:
+    ad = {
+        "ad_id": f"ad-{number:08d}",
+        "title": f"Made-up offer number {number} of a catalogue that grows",
+        "description": "What an ad says below its title, in about as many words as ads have there, and no more.",
+        "advertiser_id": f"advertiser-{number % 5000}",
+        "campaign_id": f"campaign-{number % 20000}",
+        "category": category(topic),
+        "bid": round(0.05 + number % 400 / 100, 2),
+        "landing_url": f"https://shop.example/offers/{number}",
+    }
+    return orjson.dumps(ad, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _build(ads: Path, index: Path, backend: str) -> Figures:
@@ -206,6 +209,9 @@ def _report(figures: list[Figures]) -> None:
     for one in figures:
         table.add_row(*(_cell(one, name) for name in HEADINGS))
     wide_console().print(table)
+    for one in figures:
+        if "pass_rates" in one:
+            show([PassRate(**rate) for rate in one["pass_rates"]], f"{one['ads']:,} ads, {one['backend']}")
     print(json.dumps(figures))
 
 

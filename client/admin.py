@@ -11,6 +11,10 @@ from client.http import JSON, send
 
 TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 CONNECT_TIMEOUT_S = 5.0
+DOUBT = (
+    "is that the service's admin listener (--admin-url or HLM_ADMIN_URL), and was the service started with"
+    f" {TOKEN_VARIABLE}?"
+)
 
 
 class AdminConnection:
@@ -44,7 +48,7 @@ class AdminConnection:
 
     def send(self, method: str, path: str, body: bytes | None = None, media_type: str = JSON) -> httpx.Response:
         """As `client.http.send`."""
-        return send(self._http, method, self._url, path, body, media_type)
+        return send(self._http, method, self._url, path, body, media_type, doubt=DOUBT)
 
 
 def _token() -> str:

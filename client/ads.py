@@ -5,7 +5,7 @@ A change that is sent again does no harm, so what may not have arrived is sent a
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +24,8 @@ PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 NDJSON = "application/x-ndjson"
 WAIT_MS = 20_000
 """For how long a follower has the service wait for a change."""
+UNKNOWN_AD = "404 unknown_ad"
+"""Reason of an answer that knows no such ad."""
 NAMED_FAILURES = 1_000
 """Failed lines that a report names; it counts the others."""
 
@@ -32,9 +34,10 @@ Change = dict[str, Any]
 
 
 class Failure(BaseModel):
-    """A line that was not applied."""
+    """A line that was not applied, or an ad that was not changed."""
 
-    line: int
+    line: int | None = None
+    ad_id: str | None = None
     reason: str
 
 
@@ -46,9 +49,9 @@ class Report(BaseModel):
     failed_count: int = 0
     sequence: int = 0
 
-    def add(self, other: "Report", lines_before: int) -> None:
-        """Take over what became of further lines, before which there were some."""
-        named = [Failure(line=one.line + lines_before, reason=one.reason) for one in other.failed]
+    def add(self, other: "Report", lines_before: int = 0) -> None:
+        """Take over what became of another change; of lines, before which there were some."""
+        named = [Failure(line=(one.line or 0) + lines_before, reason=one.reason) for one in other.failed]
         self.failed += named[: NAMED_FAILURES - len(self.failed)]
         self.applied += other.applied
         self.failed_count += other.failed_count
@@ -136,6 +139,28 @@ class AdsClient(AdminConnection):
         if isinstance(error, AnswerError):
             return error.reason.startswith("503 ")
         return self._was_answered
+
+
+def change_each(ad_ids: Sequence[str], change: Callable[[str], Report]) -> Report:
+    """Change ads one after another, as of one; those that there are not have failed, and the others are changed.
+
+    Raises:
+        ClientError: a change was not taken; says up to where they were.
+    """
+    report = Report()
+    for position, ad_id in enumerate(ad_ids):
+        try:
+            report.add(change(ad_id))
+        except ClientError as error:
+            if isinstance(error, AnswerError) and error.reason == UNKNOWN_AD:
+                report.failed.append(Failure(ad_id=ad_id, reason="there is no such ad"))
+                report.failed_count += 1
+            elif position:
+                done = f"{position - report.failed_count:,} of the {position:,} ads before {ad_id!r} are done"
+                raise ClientError(f"{error}; {done}, those after it are not") from error
+            else:
+                raise
+    return report
 
 
 def _path(kind: str, own_id: str) -> str:

@@ -8,7 +8,7 @@ import typer
 from client.cli import DEFAULT_ADMIN_URL, AdminUrl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from client.ads import Report
 
@@ -63,13 +63,14 @@ def delete(ad_ids: AdIds, admin_url: AdminUrl = DEFAULT_ADMIN_URL, as_json: AsJs
 
     Exit codes:
       0  there are no such ads any more
-      1  the service did not take it, with one sentence that says why
+      1  the service did not take one, with one sentence that says why, and
+         that those named before it are removed
       2  wrong usage
     """
     from client.ads import AdsClient
 
     with AdsClient(admin_url) as client:
-        _show_all(map(client.delete, ad_ids), as_json)
+        _change_each(ad_ids, client.delete, as_json)
 
 
 @app.command()
@@ -82,8 +83,8 @@ def pause(ad_ids: AdIds, admin_url: AdminUrl = DEFAULT_ADMIN_URL, as_json: AsJso
 
     Exit codes:
       0  no search finds them any more
-      1  there is no such ad, or the service did not take it; one sentence says
-         which, and those named before it are paused
+      1  some are not there, and the others are paused; or the service did not
+         take one, and those named before it are paused; one sentence says which
       2  wrong usage
     """
     _patch_ads(ad_ids, {"status": "paused"}, admin_url, as_json)
@@ -100,14 +101,14 @@ def resume(ad_ids: AdIds, admin_url: AdminUrl = DEFAULT_ADMIN_URL, as_json: AsJs
 
     Exit codes:
       0  done
-      1  there is no such ad, or the service did not take it; one sentence says
-         which, and those named before it are resumed
+      1  some are not there, and the others are resumed; or the service did not
+         take one, and those named before it are resumed; one sentence says which
       2  wrong usage
     """
     _patch_ads(ad_ids, {"status": "active"}, admin_url, as_json)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -3 is a wrong bid and no option
 def bid(
     ad_id: AdId,
     amount: Annotated[float | None, typer.Argument(metavar="AMOUNT", min=0, help="The new bid.")] = None,
@@ -159,13 +160,14 @@ def campaign(
       2  wrong usage
     """
     from client.ads import AdsClient
+    from client.screen import show_report
 
     given = {"status": status, "budget": budget, "pass_through_rate": pass_through_rate}
     fields = _parse_patch(patch) | {name: value for name, value in given.items() if value is not None}
     if not fields:
         raise typer.BadParameter("give at least one of --status, --budget, --pass-through-rate, --patch")
     with AdsClient(admin_url) as client:
-        _show_all([client.patch_campaign(campaign_id, fields)], as_json)
+        show_report(client.patch_campaign(campaign_id, fields), as_json=as_json)
 
 
 @app.command()
@@ -229,18 +231,19 @@ def _patch_ads(ad_ids: list[str], patch: dict[str, object], admin_url: str, as_j
     from client.ads import AdsClient
 
     with AdsClient(admin_url) as client:
-        _show_all((client.patch_ad(ad_id, patch) for ad_id in ad_ids), as_json)
+        _change_each(ad_ids, lambda ad_id: client.patch_ad(ad_id, patch), as_json)
 
 
-def _show_all(reports: "Iterable[Report]", as_json: bool) -> None:
-    """Show what became of changes that are made one by one, as of one."""
-    from client.ads import Report
-    from client.screen import show_report
+def _change_each(ad_ids: list[str], change: "Callable[[str], Report]", as_json: bool) -> None:
+    """Change ads one by one, and show what became of them as of one."""
+    from client.ads import change_each
+    from client.errors import ClientError
+    from client.screen import describe_unknown, show_report
 
-    whole = Report()
-    for report in reports:
-        whole.add(report, 0)
-    show_report(whole, as_json=as_json)
+    report = change_each(ad_ids, change)
+    show_report(report, as_json=as_json)
+    if report.failed:
+        raise ClientError(describe_unknown(report))
 
 
 def _parse_patch(text: str | None) -> dict[str, Any]:

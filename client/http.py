@@ -88,9 +88,16 @@ class RetrieveClient:
 
 
 def send(
-    http: httpx.Client, method: str, url: str, path: str, body: bytes | None = None, media_type: str = JSON
+    http: httpx.Client,
+    method: str,
+    url: str,
+    path: str,
+    body: bytes | None = None,
+    media_type: str = JSON,
+    *,
+    doubt: str = "is the service running there?",
 ) -> httpx.Response:
-    """Send a request with a body or none, and take the answer with status 200.
+    """Send a request with a body or none, and take the answer with status 200; `doubt` is asked where nobody listens.
 
     Raises:
         AnswerError: the status was another.
@@ -105,7 +112,7 @@ def send(
             f"{url}: not an address to ask; expected one such as http://127.0.0.1:8080 ({error})"
         ) from error
     except httpx.ConnectError as error:
-        raise UnreachableError(f"{url}: cannot connect ({error}); is the service running there?") from error
+        raise UnreachableError(f"{url}: cannot connect ({error}); {doubt}") from error
     except httpx.TimeoutException as error:
         raise UnreachableError(f"{url}{path}: no answer within {http.timeout.read:g} s") from error
     except httpx.HTTPError as error:

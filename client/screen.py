@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +22,7 @@ NO_EDGE = 100_000
 SHOWN_FAILURES = 20
 """Lines of a feed printed one by one; the others are counted."""
 NAMED_FAILURES = 5
-"""Failed queries named on screen for each reason; the JSON report names all."""
+"""Failed queries, for each reason, and ads named in a sentence; the JSON report names all."""
 
 
 def show_answer(answer: Answer, top_k: int) -> None:
@@ -100,7 +100,7 @@ def writing(path: Path) -> Iterator[Callable[[Piece], None]]:
 def show_report(report: Report, *, as_json: bool) -> None:
     """Print what became of changes."""
     if as_json:
-        _console().print(report.model_dump_json(), soft_wrap=True)
+        _console().print(report.model_dump_json(exclude_none=True), soft_wrap=True)
     else:
         _console().print(f"{report.applied:,} applied, {report.failed_count:,} failed, sequence {report.sequence}")
 
@@ -111,6 +111,13 @@ def show_failures(report: Report) -> None:
         console.print(f"[yellow]line {failure.line}:[/] {escape(_plain(failure.reason))}", soft_wrap=True)
     if report.failed_count > SHOWN_FAILURES:
         console.print(f"[yellow]and {report.failed_count - SHOWN_FAILURES:,} more[/]")
+
+
+def describe_unknown(report: Report) -> str:
+    """One sentence on the ads that there are not."""
+    names = [repr(failure.ad_id) for failure in report.failed]
+    others = f"; the other {report.applied:,} are done" if report.applied else ""
+    return f"there is no ad {_first(names)}{others}"
 
 
 def show_incomplete(since: int) -> None:
@@ -137,12 +144,16 @@ def describe_failures(evaluation: Evaluation) -> str:
     """One sentence on the queries that got no answer."""
     reasons = []
     for reason, query_ids in evaluation.failures.items():
-        more = ", …" if len(query_ids) > NAMED_FAILURES else ""
-        reasons.append(f"{reason} ({len(query_ids):,}: {', '.join(query_ids[:NAMED_FAILURES])}{more})")
+        reasons.append(f"{reason} ({len(query_ids):,}: {_first(query_ids)})")
     return (
         f"{evaluation.failed_count:,} of {evaluation.asked_count:,} queries got no answer and counted as empty: "
         f"{'; '.join(reasons)}"
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > NAMED_FAILURES else ""
+    return f"{', '.join(names[:NAMED_FAILURES])}{more}"
 
 
 def _console() -> Console:

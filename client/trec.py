@@ -5,7 +5,6 @@ from pathlib import Path
 
 from client.errors import ClientError
 
-QUERY_COLUMNS = ("query_id", "text")
 QREL_COLUMNS = ("query_id", "ad_id", "grade")
 """Further columns, such as the source's own grade, are ignored."""
 
@@ -14,17 +13,22 @@ Qrels = dict[str, dict[str, int]]
 
 
 def read_queries(path: Path) -> dict[str, str]:
-    """Text of each query by query_id, in the order of the file.
+    """Text of each query by query_id; see `read_texts`."""
+    return read_texts(path, "query_id")
+
+
+def read_texts(path: Path, id_column: str) -> dict[str, str]:
+    """Text by id, in the order of the file.
 
     Raises:
         ClientError: the file cannot be read or a line is wrong; the message names file and line.
     """
-    queries: dict[str, str] = {}
-    for where, (query_id, text) in _records(path, QUERY_COLUMNS):
-        if query_id in queries:
-            raise ClientError(f"{where}: query_id {query_id} came before; expected each once")
-        queries[query_id] = text
-    return queries
+    texts: dict[str, str] = {}
+    for where, (text_id, text) in _records(path, (id_column, "text")):
+        if text_id in texts:
+            raise ClientError(f"{where}: {id_column} {text_id} came before; expected each once")
+        texts[text_id] = text
+    return texts
 
 
 def read_qrels(path: Path) -> Qrels:

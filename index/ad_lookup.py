@@ -7,6 +7,7 @@ import orjson
 from numpy.typing import NDArray
 
 from index.filters import mix
+from index.ids import IdColumn
 
 _WORD_BYTES = 8
 
@@ -17,12 +18,14 @@ class AdLookup:
     A dict of strings would take ten times as much, and the garbage collector's time.
     """
 
-    def __init__(self, json_ids: NDArray[np.bytes_]) -> None:
-        """Take distinct ids as JSON strings, the n-th that of row n."""
-        hashes = _hashes_of(json_ids)
+    def __init__(self, ids: IdColumn) -> None:
+        """Take distinct ids."""
+        hashes = _hashes_of(ids.short)
+        if ids.long:
+            hashes[list(ids.long)] = _hashes_of(np.array(list(ids.long.values()), dtype=np.bytes_))
         self._rows = np.argsort(hashes).astype(np.int32)
         self._hashes = hashes[self._rows]
-        self._json_ids = json_ids
+        self._ids = ids
 
     def find(self, ad_ids: Sequence[str]) -> list[int | None]:
         """The row of each ad, None where there is none; about 40 us and 2 us more an ad, so ask for many at once."""
@@ -31,8 +34,8 @@ class AdLookup:
         starts = np.searchsorted(self._hashes, hashes, side="left").tolist()
         ends = np.searchsorted(self._hashes, hashes, side="right").tolist()
         return [
-            next((row for row in self._rows[start:end].tolist() if self._json_ids[row] == json_id), None)
-            for json_id, start, end in zip(wanted, starts, ends, strict=True)
+            next((row for row in self._rows[start:end].tolist() if self._ids[row] == json_id), None)
+            for json_id, start, end in zip(wanted.tolist(), starts, ends, strict=True)
         ]
 
 

@@ -5,7 +5,6 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, get_args
 
@@ -14,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from artifacts.store import ArtifactError
+from index.ids import IdColumn
 
 FieldName = Literal[
     "title",
@@ -126,29 +126,21 @@ class AdTable:
         numbers: Mapping[FieldName, NDArray[np.float64]],
     ) -> None:
         """Take columns of equal length; `AdTableBuilder` and `load` are the usual ways in."""
-        # As answers carry them, and side by side: strings all over the heap are a cache miss each (docs/experiments.md,
-        # "one request"). The closing quote keeps numpy from cutting an id that ends in NUL.
-        self._json_ids = _json_array(ad_ids)
+        self.ids = IdColumn(ad_ids)
         self.texts = texts
         self.numbers = numbers
 
     def __len__(self) -> int:
-        return len(self._json_ids)
+        return len(self.ids)
 
     @property
     def ad_ids(self) -> list[str]:
         """The ads' own ids, of all rows."""
-        return [orjson.loads(json_id) for json_id in self._json_ids.tolist()]
-
-    @property
-    def id_array(self) -> NDArray[np.bytes_]:
-        """The ids of all rows as JSON strings, quotes included."""
-        return self._json_ids
+        return list(map(orjson.loads, self.ids.all()))
 
     def json_ids(self, rows: NDArray[np.int64]) -> list[bytes]:
         """The ids of some rows as JSON strings, quotes included."""
-        found: list[bytes] = self._json_ids[rows].tolist()
-        return found
+        return self.ids.take(rows)
 
     def field(self, name: FieldName, rows: NDArray[np.int64]) -> list[Any]:
         """Values of one field, as JSON would have them; None where the feed gave none, or an empty one."""
@@ -161,7 +153,7 @@ class AdTable:
 
     def joined(self, rows: NDArray[np.int64], later: "AdTable") -> "AdTable":
         """The ads of some rows, given in rising order, and after them those of another table."""
-        json_ids = self._json_ids[rows].tolist() + later.id_array.tolist()
+        json_ids = self.ids.take(rows) + later.ids.all()
         texts = {name: column.joined(rows, later.texts[name]) for name, column in self.texts.items()}
         numbers = {name: np.concatenate([of[rows], later.numbers[name]]) for name, of in self.numbers.items()}
         return AdTable(map(orjson.loads, json_ids), texts, numbers)
@@ -237,15 +229,6 @@ def _read_ids(column: TextColumn, ad_count: int) -> Iterator[str]:
         rows = np.arange(start, min(start + _IDS_A_STEP, ad_count))
         yield from (str(value, "utf-8") for value in column.take(rows))
         time.sleep(_PAUSE_S)
-
-
-def _json_array(ad_ids: Iterable[str]) -> NDArray[np.bytes_]:
-    """The ids as JSON strings, in an array as wide as the longest."""
-    remaining = map(orjson.dumps, ad_ids)
-    chunks = [np.array([], dtype="S1")]
-    while chunk := list(islice(remaining, _IDS_A_STEP)):
-        chunks.append(np.array(chunk, dtype=np.bytes_))
-    return np.concatenate(chunks)
 
 
 def load_array(path: Path, dtype: type[np.generic], *, ndim: int) -> NDArray[Any]:

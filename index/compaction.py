@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from artifacts.manifest import IndexManifest, SegmentEntry
 from artifacts.store import describe_files, fingerprint, publish, save_manifest
-from index.ads import AdTable, AdTableBuilder
+from index.ads import AdTable, AdTableBuilder, load_array
 from index.coarse import Coarse
 from index.generation import Generation
 from index.layout import ADS, ELIGIBILITY, QUERIES, SEGMENTS, VECTORS
@@ -33,7 +33,7 @@ merge goes into this."""
 LEAST_K = 100
 """Of the ann_recall@k to reach where the index has come from fewer ads than that."""
 
-_CHUNK_ROWS = 16_384
+_CHUNK_ROWS = 1_024
 _Linked = tuple[Graph, Coarse]
 _NO_ROWS = np.empty(0, dtype=np.int64)
 
@@ -79,14 +79,14 @@ def _kept_ads(generation: Generation, rows: NDArray[np.int64]) -> AdTable:
 def _write_vectors(path: Path, generation: Generation, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The vectors of some rows, mapped, shape (n, dim)."""
     base = generation.base.vectors
-    shape = (len(rows), generation.base.manifest.dim)
-    vectors: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     in_base = rows[rows < len(base)]
-    for start in range(0, len(in_base), _CHUNK_ROWS):
-        chunk = in_base[start : start + _CHUNK_ROWS]
-        vectors[start : start + len(chunk)] = base[chunk]
-    vectors[len(in_base) :] = generation.later_vectors(rows[len(in_base) :])
-    return vectors
+    form = {"descr": base.dtype.str, "fortran_order": False, "shape": (len(rows), base.shape[1])}
+    with path.open("wb") as file:  # not through a mapping: docs/experiments.md, "live updates"
+        np.lib.format.write_array_header_1_0(file, form)
+        for start in range(0, len(in_base), _CHUNK_ROWS):
+            file.write(base[in_base[start : start + _CHUNK_ROWS]].data)
+        file.write(generation.later_vectors(rows[len(in_base) :]).data)
+    return load_array(path, np.float32, ndim=2)
 
 
 class _SegmentWriter:

@@ -74,7 +74,7 @@ class Generation:
         self.routing = LiveRouting(base.routing.segments)
         self.index = replace(base, ads=self.ads, routing=self.routing)
         """What is searched."""
-        self._lookup = AdLookup(base.ads.id_array)
+        self._lookup = AdLookup(base.ads.ids)
         self._later: dict[str, int] = {}
         """Rows of the later ads."""
         self._places: list[tuple[GrowingScan, int]] = []

@@ -139,14 +139,18 @@ class LiveIndex:
         with self._changing:
             self._generation.apply(states)
 
-    def adopt(self, snapshot: Path) -> None:
+    def adopt(self, snapshot: Path, *, verify: bool = True) -> None:
         """Load a snapshot beside what is searched, make the changes since, and search it instead.
+
+        Args:
+            snapshot: of this record.
+            verify: compare its files with their hashes.
 
         Raises:
             ArtifactError: it is not whole.
             RecordError: the record cannot be read.
         """
-        generation = Generation(load_index(snapshot))
+        generation = Generation(load_index(snapshot, verify=verify))
         with contextlib.closing(RecordReader(self.record)) as reader:
             generation.replay(reader.changes_since(generation.sequence))  # nearly all, while others go on
             with self._changing:

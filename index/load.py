@@ -100,8 +100,10 @@ def load_index(directory: Path, *, verify: bool = True, threads: int = 1) -> Fro
     if vectors.shape != expected:
         raise ArtifactError(f"{directory / VECTORS}: has shape {vectors.shape} where {expected} is expected")
     eligibility = EligibilityColumns.load(directory / ELIGIBILITY, manifest.ad_count)
+    backend, recall_k = manifest.backend, manifest.recall.k
     segments = [
-        load_segment(directory / SEGMENTS / entry.name, entry, vectors, manifest.backend) for entry in manifest.segments
+        load_segment(directory / SEGMENTS / entry.name, entry, vectors, backend, recall_k=recall_k)
+        for entry in manifest.segments
     ]
     return FrozenIndex(manifest, ads, vectors, eligibility, Routing(segments))
 

@@ -20,7 +20,6 @@ from index.layout import ADS, CAMPAIGNS, ELIGIBILITY, VECTORS
 from index.record import Record, Synchronous
 from index.record_file import Origin, clear_errors, create, lock, seal
 from index.record_reader import RecordReader
-from index.snapshots import KEPT, Snapshots
 
 ROWS_A_STEP = 1_000
 LOGGED_ROWS = 100_000
@@ -57,7 +56,6 @@ def open_record(path: Path, index: Path, *, synchronous: Synchronous = "full") -
             logger.info("%s: was not closed, so all of it is checked", path)
             with contextlib.closing(RecordReader(path)) as reader:
                 reader.check()
-        forget_deletions(record)
         undo.pop_all()
     return record
 
@@ -78,15 +76,6 @@ def check_origin(path: Path, found: Origin, index: Path, origin: Origin) -> None
             f"{path}: began with the index {found.index_version}, and {index} is {origin.index_version};"
             " give each index a record of its own"
         )
-
-
-def forget_deletions(record: Record) -> None:
-    """Of ads that no snapshot has; only where there are as many as are kept, so that followers see each for a while."""
-    names = (int(snapshot.name) for snapshot in Snapshots(record.path).newest_first())
-    in_record = [sequence for sequence in names if sequence <= record.sequence]
-    if len(in_record) >= KEPT:
-        count = record.forget_deletions(min(in_record))
-        logger.info("%s: what was left of %d deleted ads is forgotten", record.path, count)
 
 
 def _begin(path: Path, index: Path, manifest: IndexManifest, origin: Origin) -> None:

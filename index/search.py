@@ -14,7 +14,7 @@ from index.columns import EligibilityColumns
 from index.filters import Filters, Rule, Wanted, rule_for
 from index.ranking import NOTHING, Ranked, merged
 from index.segment import Segment
-from index.segment_search import SLACK, find, scan
+from index.segment_search import LEAST_SLACK, find, scan
 
 EXACT_AT_ONCE = 32
 """Queries that all vectors are read for once; of a million ads, their scores take 128 MB."""
@@ -89,7 +89,7 @@ def _thinned(
         kept = np.flatnonzero(rule.thins(ranked.rows))[: wanted.top_k]
         if len(kept) == wanted.top_k or ranked.complete:
             return Ranked(ranked.rows[kept], ranked.scores[kept], ranked.complete)
-        need = max(2 * need, math.ceil(SLACK * need * wanted.top_k / max(1, len(kept))))
+        need = max(2 * need, math.ceil(LEAST_SLACK * need * wanted.top_k / max(1, len(kept))))
         [ranked] = _best(segments, embedding, [rule], need, wanted.effort)
 
 

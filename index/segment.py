@@ -57,6 +57,8 @@ class Linked:
     graph: Graph
     ef_search: int
     """Breadth by which the graph reaches the recall asked for."""
+    ef_per_hit: float
+    """The same as a multiple of the hits that recall was measured at."""
     coarse: Coarse
     sample: Sample
 
@@ -100,11 +102,6 @@ class Segment:
         places = positions if self.linked is None else self.rows[positions]
         # "clip" is never needed; with the default numpy would write elsewhere first, and then into `out`.
         return np.take(self.vectors, places, axis=0, out=out, mode="clip")
-
-
-def link(rows: NDArray[np.int64], graph: Graph, ef_search: int, coarse: Coarse) -> Linked:
-    """Put together what a segment of some rows has beside them."""
-    return Linked(graph, ef_search, coarse, Sample(rows))
 
 
 def graph_type(backend: Backend) -> "type[HnswGraph | FaissGraph]":
@@ -161,8 +158,10 @@ def dead_count(directory: Path) -> int:
     return len(load_array(path, np.int64, ndim=1)) if path.exists() else 0
 
 
-def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float32], backend: Backend) -> Segment:
-    """Open a segment of some rows of the vectors (n, dim).
+def load_segment(
+    directory: Path, entry: SegmentEntry, vectors: NDArray[np.float32], backend: Backend, *, recall_k: int
+) -> Segment:
+    """Open a segment of some rows of the vectors (n, dim), whose breadth was chosen at `recall_k` hits.
 
     Raises:
         BackendError: the package that its graph needs is not installed.
@@ -180,4 +179,4 @@ def load_segment(directory: Path, entry: SegmentEntry, vectors: NDArray[np.float
     dead_labels = np.array(load_array(dead, np.int64, ndim=1)) if dead.exists() else np.empty(0, dtype=np.int64)
     graph = graph_type(backend).load(path, dim=vectors.shape[1], count=len(rows), dead=dead_labels)
     coarse = Coarse.load(directory, dim=vectors.shape[1], count=len(rows))
-    return Segment(key, rows, vectors, link(rows, graph, entry.ef_search, coarse))
+    return Segment(key, rows, vectors, Linked(graph, entry.ef_search, entry.ef_search / recall_k, coarse, Sample(rows)))

@@ -37,6 +37,17 @@ class Snapshots:
             return []
         return sorted((path for path in self.directory.iterdir() if path.name.isdigit()), reverse=True)
 
+    def known_to_all(self, last: int) -> int:
+        """Sequence number up to which every snapshot has all changes.
+
+        0 where there are fewer than are kept: who follows the changes is to see each for a while.
+
+        Args:
+            last: sequence number of the record's last change; a snapshot beyond it is not the record's.
+        """
+        sequences = [int(path.name) for path in self.newest_first() if int(path.name) <= last]
+        return min(sequences) if len(sequences) >= KEPT else 0
+
     def path_of(self, sequence: int) -> Path:
         """Where that with the changes up to some sequence number belongs."""
         return self.directory / f"{sequence:012d}"

@@ -17,9 +17,11 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Protocol
 
+from cores import give_way
 from index.changes import Change, State
 from index.errors import RecordError, UnknownAdError
 from index.record import Record, Transaction
+from index.snapshots import Snapshots
 
 MOST_TOGETHER = 1_000
 """Changes after which a transaction takes no further submission: about 50 ms of work, for which others wait."""
@@ -83,6 +85,7 @@ class AdWriter:
         self._closing = threading.Lock()
         self._closed = False
         self._fault: str | None = None
+        self._forgotten = self._forgettable = 0
         self._thread = threading.Thread(target=self._run, name="ad-writer", daemon=True)
         self._thread.start()
 
@@ -109,6 +112,10 @@ class AdWriter:
                 self._queue.put(submission)
         return submission.future
 
+    def forget_deletions(self) -> None:
+        """Remove what is left of ads that all snapshots know to be deleted, some with each of the next transactions."""
+        self._forgettable = Snapshots(self._record.path).known_to_all(self._record.sequence)
+
     def close(self) -> None:
         """Make the changes that are queued, then end the thread and close the record."""
         with self._closing:
@@ -120,6 +127,7 @@ class AdWriter:
         self._record.close()
 
     def _run(self) -> None:
+        give_way()
         while (first := self._queue.get()) is not None:
             together, is_last = self._take_more(first)
             # Who waits no longer may have given up before the change was made, but not while it is.
@@ -173,6 +181,8 @@ class AdWriter:
             for changes in submissions:
                 unknown = tuple(_make_each(transaction, changes, states, results))
                 made.append((len(changes) - len(unknown), unknown))
+            if self._forgotten < (forgettable := self._forgettable):
+                self._forgotten = transaction.forget_deletions(self._forgotten, forgettable)
         committed = perf_counter()
         self._apply(states)
         sequence = self._record.sequence

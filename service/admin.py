@@ -204,9 +204,11 @@ class _Connection(LingeringProtocol):
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        """Stop to wait; called by the parser."""
+        """Stop to wait, and expect no further request; called by the parser."""
         self._timer.cancel()
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop to wait."""
@@ -218,7 +220,6 @@ def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=_Connection,
-        headers=[("connection", "close")],
         ws="none",
         lifespan="off",
         access_log=False,

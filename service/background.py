@@ -3,17 +3,13 @@
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from artifacts.errors import HlmError
-
-NICE = 10
-"""Requests get nine tenths of a core that both want. Not SCHED_IDLE: such a thread may wait for its core while it holds
-the interpreter's lock, and all requests with it."""
+from cores import NICE, give_way
 
 T = TypeVar("T")
 
@@ -42,8 +38,7 @@ async def attempt_in_background(job: Callable[[], T], *, nice: int = NICE) -> T 
     jobs, outcomes = [job], list[T | Refusal]()
 
     def run() -> None:
-        with contextlib.suppress(OSError):  # a thread may always be made nicer, but a sandbox may say no
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        give_way(nice)
         outcomes.append(_attempt(jobs.pop()))
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             loop.call_soon_threadsafe(_deliver, future, outcomes)

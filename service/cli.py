@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from memory import ask_for_huge_pages
+
 
 def serve(
     config: Annotated[Path | None, typer.Option(help="YAML file; see docs/configuration.md.")] = None,
@@ -15,6 +17,9 @@ def serve(
     name: Annotated[str | None, typer.Option(help="Name of the release (release.name).")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on (server.host).")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one (server.port).")] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Port of the admin listener, 0 for a free one (server.admin_port).")
+    ] = None,
 ) -> None:
     """Serve a release over HTTP until SIGTERM or Ctrl-C.
 
@@ -31,10 +36,11 @@ def serve(
       2  wrong usage
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's; batches already run side by side, one a core
+    ask_for_huge_pages()
     from service.server import serve as run_server
 
     release = {"name": name, "encoder": encoder, "index": index, "record": record}
-    listener = {"host": host, "port": port}
+    listener = {"host": host, "port": port, "admin_port": admin_port}
     overrides = {
         "release": {key: value for key, value in release.items() if value is not None},
         "server": {key: value for key, value in listener.items() if value is not None},

@@ -63,7 +63,7 @@ class LiveOpener:
             record.close()
             raise
         writer = AdWriter(record, live, self._changes.committed)
-        parts = LiveParts(live, writer, Merger(live, self._merges))
+        parts = LiveParts(live, writer, Merger(live, self._merges, writer.forget_deletions))
         weakref.finalize(parts, self._close_later, key, parts.writer, parts.merger).atexit = False
         return parts
 

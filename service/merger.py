@@ -1,8 +1,6 @@
 """Has the graphs of a live index built anew when it is time, and swaps them: a process builds, a thread swaps."""
 
-import contextlib
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,11 +13,11 @@ from time import monotonic
 from artifacts.errors import HlmError
 from artifacts.manifest import IndexManifest
 from artifacts.store import ArtifactError, load_manifest
+from cores import give_way
 from index.live import LiveIndex
 from index.load import needed_bytes
 from index.merge import ALONE
-from memory import available_bytes, return_freed_memory, use_huge_pages
-from service.background import NICE
+from memory import available_bytes, return_freed_memory
 from service.errors import MergeError
 from service.live_metrics import LiveMetrics
 
@@ -36,11 +34,17 @@ class Merger:
     """Watches one live index on a thread of its own."""
 
     def __init__(
-        self, index: LiveIndex, metrics: LiveMetrics, *, available: Callable[[], int | None] = available_bytes
+        self,
+        index: LiveIndex,
+        metrics: LiveMetrics,
+        on_merged: Callable[[], None] = lambda: None,
+        *,
+        available: Callable[[], int | None] = available_bytes,
     ) -> None:
-        """Start to watch."""
+        """Start to watch; `on_merged` is called on the thread after each merge."""
         self._index = index
         self._metrics = metrics
+        self._on_merged = on_merged
         self._available = available
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="merger", daemon=True)
@@ -52,8 +56,7 @@ class Merger:
         self._thread.join()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # a sandbox may say no
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        give_way()
         wait_s = 0.0
         while not self._closing.wait(wait_s):
             wait_s = POLL_S
@@ -64,8 +67,9 @@ class Merger:
         """Merge and swap; whether that came to its end."""
         started = monotonic()
         try:
-            if not self._adopt_newest():  # one may be left from before, or was too large at the time
+            if not self._adopt_newest(verify=True):  # one may be left from before, or was too large at the time
                 self._merge_and_adopt()
+            self._on_merged()
         except Exception as error:  # this loop must survive whatever one merge does
             if not self._closing.is_set():
                 self._metrics.merged("failed", monotonic() - started)
@@ -78,10 +82,10 @@ class Merger:
 
     def _merge_and_adopt(self) -> None:
         self._merge()
-        if not self._adopt_newest():
+        if not self._adopt_newest(verify=False):  # reading all of it again would cost requests more than linking did
             raise MergeError("the snapshot that was written cannot be used")
 
-    def _adopt_newest(self) -> bool:
+    def _adopt_newest(self, *, verify: bool) -> bool:
         """Search the newest snapshot, where it is newer than what is searched and whole; whether it is.
 
         Raises:
@@ -92,12 +96,11 @@ class Merger:
             return False
         try:
             self._check_memory(newest)
-            self._index.adopt(newest)
+            self._index.adopt(newest, verify=verify)
         except ArtifactError as error:
             logger.error("a snapshot cannot be used: %s", error)  # noqa: TRY400 - it says all
             return False
         return_freed_memory()
-        use_huge_pages()
         return True
 
     def _check_memory(self, snapshot: Path) -> None:

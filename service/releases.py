@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Protocol
 
+from cores import NICE
 from memory import return_freed_memory
-from service.background import NICE, Refusal, attempt_in_background
+from service.background import Refusal, attempt_in_background
 from service.errors import ReleaseError
 from service.loading import Loaded, MemoryShortError
 from service.metrics import Metrics
@@ -322,6 +323,7 @@ class Releases:
         return swap
 
     def _describe(self, role: str, loaded: Loaded) -> dict[str, object]:
+        costs = loaded.release.encoder.shape_costs
         described: dict[str, object] = {
             "name": loaded.release.name,
             "model_version": loaded.release.model_version,
@@ -330,6 +332,7 @@ class Releases:
             "index": str(loaded.settings.index),
             "record": loaded.settings.record and str(loaded.settings.record),
             "execution_providers": list(loaded.release.encoder.execution_providers),
+            "shapes": costs and costs.describe(),
             "ads": loaded.release.ad_index.stats().ad_count,
             "loaded_at": loaded.loaded_at.isoformat(timespec="seconds"),
             "golden": asdict(loaded.figures),

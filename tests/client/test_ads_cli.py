@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import hlm
-from client.ads import PAUSES_S, AdsClient
+from client.ads import PAUSES_S, AdsClient, change_each
 from client.ads_cli import app
 from client.errors import AnswerError, ClientError, UnreachableError
 from client.feed import LINES_A_PIECE, Piece, read_pieces
@@ -133,12 +133,28 @@ def test_ads_are_paused_resumed_given_a_bid_shown_and_deleted(served: Served):
     assert served.memory.statuses == {"a/1": "paused", "b": None}
 
 
-def test_an_unknown_ad_is_named_and_those_before_it_are_changed(served: Served):
-    put(line("a"))
-    error = run("pause", "a", "nobody").exception
-    assert isinstance(error, AnswerError)
-    assert "answered 404 unknown_ad: there is no ad 'nobody'" in str(error)
-    assert served.memory.statuses == {"a": "paused"}
+def test_unknown_ads_are_named_and_the_others_are_changed(served: Served):
+    put(line("a") + line("b"))
+    result = run("pause", "a", "nope", "b", "nobody", "--json")
+    assert str(result.exception) == "there is no ad 'nope', 'nobody'; the other 2 are done"
+    assert isinstance(result.exception, ClientError)
+    assert json.loads(result.stdout) == {
+        "applied": 2,
+        "failed": [
+            {"ad_id": "nope", "reason": "there is no such ad"},
+            {"ad_id": "nobody", "reason": "there is no such ad"},
+        ],
+        "failed_count": 2,
+        "sequence": 4,
+    }
+    assert served.memory.statuses == {"a": "paused", "b": "paused"}
+    assert str(run("bid", "nobody", "1").exception) == "there is no ad 'nobody'"
+
+
+def test_a_negative_bid_is_called_that():
+    result = run("bid", "a", "-3")
+    assert result.exit_code == 2
+    assert "should be greater than or equal to 0" in " ".join(result.stderr.split())
 
 
 def test_a_campaign_keeps_what_is_left_out(admin: str):
@@ -172,6 +188,7 @@ USAGE = {
     "no bid": ["bid", "a"],
     "a bid and none": ["bid", "a", "1", "--none"],
     "a negative bid": ["bid", "a", "--", "-1"],
+    "a bid that is no number": ["bid", "a", "-x"],
     "an empty patch": ["campaign", "c"],
     "a patch that is no JSON": ["campaign", "c", "--patch", "{"],
     "a patch that is no object": ["campaign", "c", "--patch", "[1]"],
@@ -241,11 +258,24 @@ def test_other_refusals_are_final_and_say_what_is_written(status: int):
         client.put(PIECES, lambda _: None)
 
 
+def test_ads_that_are_changed_when_a_command_breaks_off_are_counted():
+    replies = [Reply(200, DONE), problem(404, "unknown_ad", "there is none"), problem(507, "storage_full", "no room")]
+    said = "507 storage_full: no room; 1 of the 2 ads before 'c' are done, those after it are not"
+    with (
+        serve(lambda _: replies.pop(0)) as service,
+        AdsClient(service.url, pause=pytest.fail) as client,
+        pytest.raises(ClientError, match=said),
+    ):
+        change_each("abcd", client.delete)
+
+
 def test_a_service_that_never_answered_is_not_waited_for(tmp_path: Path):
     with serve(lambda _: Reply(200, DONE)) as service:
         pass
-    with AdsClient(service.url, pause=pytest.fail) as client, pytest.raises(UnreachableError, match="cannot connect"):
+    with AdsClient(service.url, pause=pytest.fail) as client, pytest.raises(UnreachableError) as said:
         client.delete("a")
+    assert "cannot connect" in str(said.value)
+    assert "(--admin-url or HLM_ADMIN_URL), and was the service started with HLM_ADMIN_TOKEN?" in str(said.value)
 
 
 def test_a_service_that_goes_away_is_waited_for(served: Served):

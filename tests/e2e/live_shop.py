@@ -25,13 +25,13 @@ class Shop:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.server = start("--record", record, HLM_ADMIN_TOKEN=TOKEN, HLM_SERVER__ADMIN_PORT=str(port))
-        self._url = f"http://127.0.0.1:{port}"
+        self.admin_url = f"http://127.0.0.1:{port}"
         wait_until(lambda: self.server.client.get("/health/ready").status_code == 200)
 
     def change(self, method: str, path: str, content: str = "") -> dict[str, Any]:
         """Over HTTP; gives the answer."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        answer = httpx.request(method, self._url + path, content=content, headers=headers, timeout=60)
+        answer = httpx.request(method, self.admin_url + path, content=content, headers=headers, timeout=60)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
@@ -40,14 +40,14 @@ class Shop:
         return self.change("PUT", "/ads", "\n".join(map(json.dumps, ads)))
 
     def command(self, *arguments: str | Path, given: str = "", code: int = 0) -> str:
-        """`hlm ads …`; gives what it prints."""
+        """`hlm ads …`; gives what it prints, with its complaints where it is to fail."""
         command = [sys.executable, "hlm.py", "ads", *map(str, arguments)]
-        environment = os.environ | {"HLM_ADMIN_TOKEN": TOKEN, "HLM_ADMIN_URL": self._url}
+        environment = os.environ | {"HLM_ADMIN_TOKEN": TOKEN, "HLM_ADMIN_URL": self.admin_url}
         done = subprocess.run(
             command, cwd=ROOT, env=environment, input=given, capture_output=True, text=True, check=False
         )
         assert done.returncode == code, done.stderr
-        return done.stdout or done.stderr
+        return done.stdout if code == 0 else done.stdout + done.stderr
 
     def ads(self, query: str, **fields: Any) -> list[str]:
         """Ids of what is found."""

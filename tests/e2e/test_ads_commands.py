@@ -24,7 +24,7 @@ def test_ads_are_written_paused_and_followed_by_command(shop: Shop):
     assert shop.ads("inflatable hippopotamus")[0] == "new"
     shop.command("pause", "new")
     assert "new" not in shop.ads("inflatable hippopotamus")
-    assert "answered 404 unknown_ad" in shop.command("pause", "nobody", code=1)
+    assert "there is no ad 'nobody'" in shop.command("pause", "nobody", code=1)
     changes = [json.loads(line) for line in shop.command("tail", "--since", "0", "--no-follow", "--json").splitlines()]
     assert [(change["ad_id"], change["ad"]["status"]) for change in changes] == [("new", "paused")]
 

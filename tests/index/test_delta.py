@@ -34,20 +34,20 @@ def everything(ads: AdTable | LiveAds, rows: np.ndarray) -> list[list[Any]]:
 @pytest.mark.parametrize("width", [1, 6, 7, 40, 256])
 def test_every_ad_is_found_by_its_id_and_no_other_is(width: int):
     ad_ids = [f"{number:x}é".ljust(width, "-")[: max(width, 5)] for number in range(3000)]
-    lookup = AdLookup(table_of([(ad_id, FIELDS[0]) for ad_id in ad_ids]).id_array)
+    lookup = AdLookup(table_of([(ad_id, FIELDS[0]) for ad_id in ad_ids]).ids)
     assert lookup.find(ad_ids) == list(range(3000))
     others = [ad_ids[5] + "-", ad_ids[5][:-1] + "?", "", '"', "é" * 256, "\0"]
     assert lookup.find([ad_ids[7], *others]) == [7, *[None] * len(others)]
 
 
 def test_an_empty_table_has_no_ad():
-    assert AdLookup(table_of([]).id_array).find(["a", "b"]) == [None, None]
+    assert AdLookup(table_of([]).ids).find(["a", "b"]) == [None, None]
 
 
 def test_ids_of_equal_hash_are_told_apart(monkeypatch):
     monkeypatch.setattr("index.ad_lookup.mix", np.zeros_like)
     ad_ids = [f"ad-{number}" for number in range(50)]
-    assert AdLookup(table_of([(ad_id, FIELDS[0]) for ad_id in ad_ids]).id_array).find([*ad_ids, "ad"]) == [
+    assert AdLookup(table_of([(ad_id, FIELDS[0]) for ad_id in ad_ids]).ids).find([*ad_ids, "ad"]) == [
         *range(50),
         None,
     ]

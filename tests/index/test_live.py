@@ -21,7 +21,6 @@ from index.cli import app
 from index.errors import MergeBusyError, RecordError
 from index.merge import merge
 from index.record import Record
-from index.record_seed import forget_deletions
 from index.snapshots import Snapshots
 from tests.index.live_oracle import WANTED, random_change, random_upsert
 from tests.index.live_shop import EMBEDDINGS, Shop
@@ -77,8 +76,13 @@ class LiveMachine(RuleBasedStateMachine):
                 self.shop.live.adopt(newest)
 
     @rule()
+    def forget_deletions(self) -> None:
+        known = self.shop.live.snapshots.known_to_all(self.shop.record.sequence)
+        with self.shop.record.transaction() as transaction:
+            transaction.forget_deletions(0, known)
+
+    @rule()
     def restart(self) -> None:
-        forget_deletions(self.shop.record)
         self.shop.restart()
 
     @rule()

@@ -36,11 +36,17 @@ def deleted(path: Path) -> set[str]:
     return {state.ad_id for state in RecordReader(path).page(0, 100) if isinstance(state, AdState) and not state.ad}
 
 
+def forget(record: Record, since: int, before: int) -> int:
+    with record.transaction() as transaction:
+        return transaction.forget_deletions(since, before)
+
+
 def test_deletions_are_forgotten_up_to_a_number_and_the_last_change_never(path: Path, record: Record):
     make(record, upsert("a"), upsert("b"), upsert("c"), Delete("a"), Delete("b"), upsert("a"), Delete("c"))
-    assert record.forget_deletions(5) == 0  # that of b is change 5 itself
+    assert forget(record, 0, 5) == 5  # that of b is change 5 itself
+    assert deleted(path) == {"b", "c"}
     assert RecordReader(path).forgotten == 0
-    assert record.forget_deletions(7) == 1
+    assert forget(record, 5, 7) == 7
     assert deleted(path) == {"c"}
     assert RecordReader(path).forgotten == 7
     assert record.sequence == RecordReader(path).sequence == 7
@@ -49,6 +55,17 @@ def test_deletions_are_forgotten_up_to_a_number_and_the_last_change_never(path: 
     assert (again.sequence, make(again, upsert("b"))[0].sequence) == (7, 8)
     assert contents(path).keys() == {"a", "b"}
     again.close()
+
+
+def test_many_deletions_are_forgotten_in_parts(path: Path, record: Record, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("index.record.FORGOTTEN_AT_ONCE", 3)
+    make(record, *map(upsert, "abcdefgh"), *map(Delete, "abcdefg"))  # by changes 9 to 15
+    ends = [forget(record, 0, 15)]
+    while ends[-1] < 15:
+        ends.append(forget(record, ends[-1], 15))
+        assert RecordReader(path).forgotten == ends[-1]
+    assert ends == [12, 15]
+    assert deleted(path) == {"g"}
 
 
 def test_an_ad_is_kept_whole_with_its_embedding(path: Path, record: Record):

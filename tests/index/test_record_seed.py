@@ -4,7 +4,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from artifacts.store import ArtifactError
 from index.ad_document import write_ad
 from index.build import BuildInputs, BuildOptions, build_index
-from index.changes import AdPatch, AdState, Change, Delete, PatchAd, Upsert
+from index.changes import AdPatch, AdState, Change, Delete, PatchAd, State, Upsert
 from index.errors import RecordError
 from index.feed import FeedAd
 from index.filters import Wanted
@@ -25,6 +27,7 @@ from index.record import Record
 from index.record_reader import RecordReader
 from index.record_seed import open_record
 from index.snapshots import Snapshots
+from index.writer import AdWriter
 from tests.index.support import SPACE, WordEmbedder, inputs, unit_vectors, write_feed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,19 +125,27 @@ def test_it_is_opened_again_with_all_that_was_changed(tmp_path: Path):
     again.close()
 
 
+class Nowhere:
+    def apply(self, states: Sequence[State]) -> None:
+        pass
+
+
+def make_and_forget(path: Path, index: Path, *changes: Change) -> None:
+    """As a service does after a merge."""
+    with closing(AdWriter(open_record(path, index), Nowhere())) as writer:
+        writer.forget_deletions()
+        writer.submit(changes).result()
+
+
 def test_deletions_are_forgotten_when_two_snapshots_have_them_but_those_of_the_index_never(tmp_path: Path):
     """The index that it began with may have to be opened again, and would bring back what is not said to be gone."""
     index, path = build(tmp_path), tmp_path / "record.db"
 
-    def change(*changes: Change) -> None:
-        with closing(open_record(path, index)) as record, record.transaction() as transaction:
-            for one in changes:
-                transaction.make(one)
-
     def known() -> set[str]:
-        with closing(open_record(path, index)), closing(RecordReader(path)) as reader:
+        with closing(RecordReader(path)) as reader:
             return {state.ad_id for state in reader.page(0, 100) if isinstance(state, AdState)}
 
+    change = partial(make_and_forget, path, index)
     later = [Upsert(FeedAd(ad_id=ad_id, title=ad_id), unit_vectors(1)[0]) for ad_id in ("x", "y", "z")]
     change(*later, Upsert(FeedAd.model_validate(ADS[0] | {"title": "Another"}), unit_vectors(1)[0]))
     change(Delete("x"), Delete("plain"))
@@ -154,19 +165,17 @@ def test_a_snapshot_from_before_forgotten_deletions_is_removed(tmp_path: Path, c
     """One that was restored from a copy: it has ads of which nothing says any more that they are gone."""
     index, path = build(tmp_path), tmp_path / "record.db"
     snapshots = Snapshots(path)
-    with closing(open_record(path, index)) as record, record.transaction() as transaction:
-        transaction.make(Upsert(FeedAd(ad_id="x", title="x"), unit_vectors(1)[0]))
+    make_and_forget(path, index, Upsert(FeedAd(ad_id="x", title="x"), unit_vectors(1)[0]))
     merge(path, index)
     shutil.copytree(snapshots.path_of(1), tmp_path / "copy")
     for number in (2, 3, 4):
-        with closing(open_record(path, index)) as record, record.transaction() as transaction:
-            transaction.make(Delete("x") if number == 2 else PatchAd("plain", AdPatch(bid=number)))
+        make_and_forget(path, index, Delete("x") if number == 2 else PatchAd("plain", AdPatch(bid=number)))
         merge(path, index)
-    open_record(path, index).close()
+    make_and_forget(path, index, PatchAd("plain", AdPatch(bid=5)))
     shutil.rmtree(snapshots.directory)
     shutil.copytree(tmp_path / "copy", snapshots.path_of(1))
     live = LiveIndex.open(path, index)
-    assert "000000000001: removed, since its record has changes from 3 to 4 alone" in caplog.text
+    assert "000000000001: removed, since its record has changes from 3 to 5 alone" in caplog.text
     [hits] = live.exact_search(unit_vectors(1), [Wanted(10)])
     assert "x" not in hits.ad_ids
 

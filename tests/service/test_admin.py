@@ -262,6 +262,28 @@ def test_a_connection_takes_one_request(admin: httpx.Client):
     assert answer.count(b"HTTP/1.1 200 OK") == answer.count(b"connection: close") == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", b"", 404),
+        ("POST", "/releases/use", b" " * 70_000, 413),
+        ("POST", "/releases/use", b'{"name": "broken", "encoder": "e", "index": "i"}', 500),
+        ("WRONG", " ", b"", 400),
+    ],
+)
+def test_every_refusal_says_once_that_the_connection_is_closed(
+    admin: httpx.Client, method: str, path: str, body: bytes, status: int
+):
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with raw(admin) as connection:
+        connection.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.lower().count(b"connection: close") == 1
+
+
 # --- the public listener, seen from here --------------------------------------------------------------------------
 
 

@@ -281,8 +281,8 @@ def test_who_asks_for_changes_from_before_forgotten_deletions_is_told(admin: htt
     admin.delete("/ads/a")
     put(admin, line("b"))
     served.writer.close()
-    with contextlib.closing(Record(served.path)) as record:
-        assert record.forget_deletions(3) == 1
+    with contextlib.closing(Record(served.path)) as record, record.transaction() as transaction:
+        transaction.forget_deletions(0, 3)
     complete = {since: admin.get("/changes", params={"since": since}).json()["complete"] for since in (0, 2, 3)}
     assert complete == {0: False, 2: False, 3: True}
 

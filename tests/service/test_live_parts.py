@@ -1,18 +1,25 @@
 """What of a release goes on changing: shared by releases with one record, ended with the last of them."""
 
+import itertools
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from artifacts.errors import HlmError
-from index.changes import AdPatch, PatchAd
+from index.changes import AdPatch, AdState, Delete, PatchAd, Upsert
 from index.errors import RecordError
+from index.feed import FeedAd
 from index.filters import Wanted
 from index.record import Record
+from index.record_reader import RecordReader
 from service.loading import Loaded, ReleaseLoader
 from service.settings import ReleaseSettings, SwapSettings
+from tests.index.support import unit_vectors
 from tests.service.small_artifacts import SmallArtifacts, live_opener
 from tests.waiting import wait_until
+
+PATIENCE_S = 120
 
 
 class Loader:
@@ -74,6 +81,32 @@ def test_a_record_ends_with_the_last_release_that_has_it_and_can_be_opened_again
     assert third.release.live is not None
     third.release.live.close()
     Record(tmp_path / "shop.db").close()
+
+
+def test_a_running_service_forgets_deletions_that_its_snapshots_know(
+    load: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("index.live.MERGE_LATER_ADS", 1)
+    loaded, numbers = load("first"), itertools.count()
+    writer, live = loaded.release.writer, loaded.release.live
+    assert writer is not None
+    assert live is not None
+    vector = unit_vectors(1, live.index.manifest.dim)[0]
+
+    def write(ad_id: str) -> None:
+        assert writer.submit([Upsert(FeedAd(ad_id=ad_id, title=ad_id), vector)]).result().applied == 1
+
+    def is_forgotten() -> bool:
+        write(f"more-{next(numbers)}")  # so that there is another merge, and another transaction after it
+        with closing(RecordReader(tmp_path / "shop.db")) as reader:
+            assert reader.find("x") is None
+            return "x" not in {state.ad_id for state in reader.page(0, 1_000) if isinstance(state, AdState)}
+
+    write("x")
+    assert writer.submit([Delete("x")]).result().applied == 1
+    wait_until(is_forgotten, PATIENCE_S)
+    assert len(live.index.snapshots.newest_first()) == 2
+    live.close()
 
 
 def test_the_same_index_with_and_without_a_record_are_two(load: Loader, small: SmallArtifacts):

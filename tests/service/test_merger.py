@@ -106,7 +106,7 @@ def test_without_memory_for_both_the_graphs_stay_until_there_is_some(merged: Mer
 def test_a_snapshot_that_cannot_be_used_is_a_merge_that_failed(
     merged: Merged, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def adopt(_: LiveIndex, snapshot: Path) -> None:
+    def adopt(_: LiveIndex, snapshot: Path, *, verify: bool) -> None:
         raise ArtifactError(f"{snapshot}: is damaged")
 
     with monkeypatch.context() as patch:
