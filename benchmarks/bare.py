@@ -7,7 +7,7 @@ Run as a process of its own, so that it can be pinned to the server's core: it r
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +16,7 @@ from benchmarks.queries import read_queries
 from index.ad_index import AdIndex
 from index.filters import Wanted
 from index.load import load_index
-from memory import use_huge_pages
+from memory import ask_for_huge_pages
 from service.encoder import Encoder
 
 
@@ -29,12 +29,16 @@ def run_bare(
     while perf_counter() < ends:
         batch = list(islice(queries, batch_size))
         started = perf_counter()
-        token_ids = [encoder.tokenize(query) for query in batch]
-        hits = ad_index.search(encoder.encode(token_ids), [Wanted(top_k)] * batch_size)
-        for one in hits:
-            _ = one.json_ids
+        answer_bare(encoder, ad_index, batch, [Wanted(top_k)] * batch_size)
         took.append((perf_counter() - started) * 1e3)
     return took
+
+
+def answer_bare(encoder: Encoder, ad_index: AdIndex, queries: Sequence[str], wanted: Sequence[Wanted]) -> None:
+    """One batch: text to ids of ads."""
+    token_ids = [encoder.tokenize(query) for query in queries]
+    for hits in ad_index.search(encoder.encode(token_ids), wanted):
+        _ = hits.json_ids
 
 
 def main() -> None:
@@ -46,11 +50,11 @@ def main() -> None:
     parser.add_argument("--top-k", type=int, default=100)
     parser.add_argument("--huge-pages", action="store_true", help="lay the memory as the service does")
     args = parser.parse_args()
+    if args.huge_pages:
+        ask_for_huge_pages()
     encoder, _ = Encoder.load(args.encoder)
     ad_index = load_index(args.index)
     queries = cycle(read_queries(args.queries))
-    if args.huge_pages:
-        use_huge_pages()
     run_bare(encoder, ad_index, queries, batch_size=8, top_k=args.top_k, seconds=1)
     print("ready", flush=True)
     for line in sys.stdin:

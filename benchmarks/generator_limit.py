@@ -8,6 +8,7 @@ at several numbers of clients. Latencies include those of the responder. Needs n
     python -m benchmarks.generator_limit
 """
 
+import argparse
 import asyncio
 import json
 import os
@@ -33,7 +34,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 REQUEST = request_bytes("cordless drill 18v", 100, 50)
 RATES = (1_000, 2_000, 4_000, 8_000, 16_000)
 CLIENTS = (1, 8, 64)
-SECONDS = 3.0
 CONNECTIONS = 1_024
 RESPOND = "respond"
 
@@ -72,12 +72,15 @@ def _responder(core: int) -> Iterator[int]:
 
 def main() -> None:
     """Measure, print the tables, and the figures as JSON on the last line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    seconds: float = parser.parse_args().seconds
     responder_core, own_core = two_cores()
     with _responder(responder_core) as port:
         os.sched_setaffinity(0, {own_core})
         run_load(port, repeat(REQUEST), clients=8, seconds=0.5)
-        opened = [_open_figures(port, rate) for rate in RATES]
-        closed = [_closed_figures(port, clients) for clients in CLIENTS]
+        opened = [_open_figures(port, rate, seconds) for rate in RATES]
+        closed = [_closed_figures(port, clients, seconds) for clients in CLIENTS]
     for title, rows in (("Open loop", opened), ("Closed loop", closed)):
         table = Table(title=title)
         for name in rows[0]:
@@ -88,10 +91,10 @@ def main() -> None:
     print(json.dumps({"open": opened, "closed": closed}))
 
 
-def _open_figures(port: int, rate: int) -> dict[str, float]:
-    load = _open(port, rate, awake=True)
+def _open_figures(port: int, rate: int, seconds: float) -> dict[str, float]:
+    load = _open(port, rate, seconds, awake=True)
     cpu_started = process_time()
-    asleep = _open(port, rate, awake=False)
+    asleep = _open(port, rate, seconds, awake=False)
     cpu_s = process_time() - cpu_started
     figures = {
         "offered_qps": load.offered_qps,
@@ -106,14 +109,14 @@ def _open_figures(port: int, rate: int) -> dict[str, float]:
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-def _open(port: int, rate: int, *, awake: bool) -> OpenLoad:
+def _open(port: int, rate: int, seconds: float, *, awake: bool) -> OpenLoad:
     return run_open_loop(
-        port, repeat(REQUEST), rate=rate, seconds=SECONDS, seed=rate, connections=CONNECTIONS, awake=awake
+        port, repeat(REQUEST), rate=rate, seconds=seconds, seed=rate, connections=CONNECTIONS, awake=awake
     )
 
 
-def _closed_figures(port: int, clients: int) -> dict[str, float]:
-    load = run_load(port, repeat(REQUEST), clients=clients, seconds=SECONDS)
+def _closed_figures(port: int, clients: int, seconds: float) -> dict[str, float]:
+    load = run_load(port, repeat(REQUEST), clients=clients, seconds=seconds)
     figures = {"clients": clients, "qps": load.queries_per_second, "p50_ms": load.p50_ms, "p99_ms": load.p99_ms}
     return {name: round(value, 3) for name, value in figures.items()}
 

@@ -71,7 +71,12 @@ class _Client(asyncio.Protocol):
 
 def request_bytes(query: str, top_k: int, timeout_ms: int, headers: Mapping[str, str] | None = None) -> bytes:
     """One `POST /retrieve` as it goes over the wire, with these headers beside the usual ones."""
-    body = orjson.dumps({"query": query, "top_k": top_k, "timeout_ms": timeout_ms})
+    return post_bytes({"query": query, "top_k": top_k, "timeout_ms": timeout_ms}, headers)
+
+
+def post_bytes(asked: Mapping[str, object], headers: Mapping[str, str] | None = None) -> bytes:
+    """The same with any body."""
+    body = orjson.dumps(asked)
     fields = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"POST /retrieve HTTP/1.1\r\n{head}\r\n".encode() + body

@@ -1,21 +1,16 @@
-"""The servers that are compared, each in its own environment, and what they are made of."""
+"""The servers that are compared, each in its own environment, and how they are started."""
 
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.http_load import post_bytes
 
-READY_S = 120.0
-ASK = b'{"query": "cordless drill 18v", "top_k": 100, "timeout_ms": 10000}'
+OURS = "this service"
+SHORT = "this service, 3 layers, cache"
+BATCHES = "batches of up to 32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +18,16 @@ class Peer:
     """A server and how it is started."""
 
     name: str
+    distribution: str
+    """Whose version is its version."""
     settings: str
     environment: str
     command: tuple[str, ...]
+    """What its Python is given; `{port}`, `{timeout_ms}` and `{places}` stand for those."""
+    takes_lists: bool = False
+    """Whether a request's queries are a list."""
+    cached: bool = False
+    """Whether it keeps embeddings of earlier queries."""
 
     def python(self) -> str:
         """Of its environment.
@@ -38,121 +40,69 @@ class Peer:
             raise BenchmarkError(f"{self.name}: {python} is missing; `make peers` makes it")
         return str(python)
 
+    def version(self) -> str:
+        """Of what is installed in its environment."""
+        packages = [str(path) for path in Path(self.environment).glob("lib/python*/site-packages")]
+        [found, *_] = distributions(name=self.distribution, path=packages)
+        return f"{self.distribution} {found.version}"
+
+    def request(self, query: object, top_k: int, timeout_ms: int) -> bytes:
+        """A whole HTTP request; a query that is no text is what no server should take."""
+        asked = {"queries": [query]} if self.takes_lists else {"query": query}
+        return post_bytes({**asked, "top_k": top_k, "timeout_ms": timeout_ms})
+
 
 def peers(encoder: Path, index: Path, environments: Path) -> list[Peer]:
-    """This project's service first."""
-    serve = ("hlm.py", "serve", "--name", "bench", "--encoder", str(encoder), "--index", str(index), "--port", "{port}")
-    mosec = (
-        "-m",
-        "benchmarks.peers.serve_mosec",
-        "--address",
-        "127.0.0.1",
-        "--port",
-        "{port}",
-        "--timeout",
-        "{timeout_ms}",
-    )
-    litserve = ("-m", "benchmarks.peers.serve_litserve")
-    plain = ("-m", "benchmarks.peers.serve_plain")
+    """The others, and this project's service last: it is also asked at half of what the best of them can do."""
+
+    def script(name: str) -> tuple[str, str]:
+        return "-m", f"benchmarks.peers.serve_{name}"
+
+    mosec = ("--address", "127.0.0.1", "--port", "{port}", "--timeout", "{timeout_ms}", "--capacity", "{places}")
+    bentoml = ("-m", "bentoml", "serve", "benchmarks.peers.serve_bentoml:Retrieve", "--host", "127.0.0.1")
     return [
-        Peer("this service", "defaults, embedding cache off", sys.prefix, serve),
         Peer(
             "mosec",
-            "1 worker, batch 32, wait 1 ms",
+            "mosec",
+            f"one worker process a core, {BATCHES}, waits 1 ms; overloaded: its timeout and capacity",
             str(environments / "mosec"),
-            mosec,
+            (*script("mosec"), *mosec),
         ),
         Peer(
             "LitServe",
-            "1 worker, batch 32, wait 1 ms",
+            "litserve",
+            f"one worker process a core, {BATCHES}, waits 1 ms; overloaded: its timeout",
             str(environments / "litserve"),
-            litserve,
+            script("litserve"),
         ),
-        Peer("FastAPI + sentence-transformers", "fp32, no batches", sys.prefix, plain),
+        Peer(
+            "BentoML",
+            "bentoml",
+            f"one worker process a core, {BATCHES}, adaptive; overloaded: its max_latency_ms, timeout, max_concurrency",
+            str(environments / "bentoml"),
+            (*bentoml, "--port", "{port}"),
+            takes_lists=True,
+        ),
+        Peer(
+            "Ray Serve",
+            "ray",
+            f"one replica a core, {BATCHES}, waits 1 ms, throughput mode; overloaded: its timeout, queue limit",
+            str(environments / "ray"),
+            script("ray"),
+        ),
+        Peer(
+            "Infinity + hnswlib",
+            "infinity-emb",
+            f"engine optimum, one thread a core, {BATCHES}; FastAPI and hnswlib before it; overloaded: a timeout there",
+            str(environments / "infinity"),
+            script("infinity"),
+        ),
+        Peer("FastAPI + ST", "sentence-transformers", "fp32, no batches, 40 threads", sys.prefix, script("plain")),
+        service(OURS, "defaults, embedding cache off", encoder, index),
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A peer that answers."""
-
-    port: int
-    process: "subprocess.Popen[bytes]"
-    ready_s: float
-
-    def rss_mib(self) -> float:
-        """Resident memory of all its processes; what they share is counted in each."""
-        return sum(_status_kib(pid, "VmRSS") for pid in self._pids()) / 1024
-
-    def cpu_s(self) -> float:
-        """Processor time of all its processes so far."""
-        ticks = 0
-        for pid in self._pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    def _pids(self) -> list[int]:
-        """The process and those that it started: all of its session."""
-        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        return [pid for pid in pids if _session(pid) == self.process.pid]
-
-
-@contextmanager
-def running(peer: Peer, port: int, core: int, variables: dict[str, str], timeout_ms: int) -> Iterator[Running]:
-    """A peer on one core that has answered a request, until the block ends.
-
-    Args:
-        peer: which.
-        port: to listen on.
-        core: it may use.
-        variables: of its environment.
-        timeout_ms: after which it gives a request up, where it can be told that.
-
-    Raises:
-        BenchmarkError: it does not answer.
-    """
-    command = [
-        "taskset",
-        "-c",
-        str(core),
-        peer.python(),
-        *(part.format(port=port, timeout_ms=timeout_ms) for part in peer.command),
-    ]
-    started_s = time.monotonic()
-    environment = (
-        os.environ | variables | {"PEER_PORT": str(port), "PEER_TIMEOUT_MS": str(timeout_ms), "PYTHONPATH": "."}
-    )
-    process = subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() - started_s > READY_S:
-                raise BenchmarkError(f"{peer.name}: does not answer; try {' '.join(command)}")
-            time.sleep(0.1)
-        yield Running(port, process, time.monotonic() - started_s)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(port: int) -> bool:
-    request = Request(f"http://127.0.0.1:{port}/retrieve", ASK, {"Content-Type": "application/json"})
-    try:
-        with urlopen(request, timeout=5) as answer:  # noqa: S310 - our own address
-            return bool(answer.status == 200)
-    except (URLError, OSError):
-        return False
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return None
-
-
-def _status_kib(pid: int, name: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+def service(name: str, settings: str, encoder: Path, index: Path, *, cached: bool = False) -> Peer:
+    """This project's, under a name."""
+    command = ("hlm.py", "serve", "--name", "bench", "--encoder", str(encoder), "--index", str(index))
+    return Peer(name, "hlm-retrieval", settings, sys.prefix, (*command, "--port", "{port}"), cached=cached)

@@ -9,7 +9,7 @@ from benchmarks.peers.pipeline import open_pipeline
 
 
 class Retrieve(litserve.LitAPI):  # type: ignore[misc]
-    """One worker process: the server has one core."""
+    """One worker process a core."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - the signature is LitServe's
         """Load."""
@@ -32,5 +32,6 @@ class Retrieve(litserve.LitAPI):  # type: ignore[misc]
 if __name__ == "__main__":
     api = Retrieve(max_batch_size=32, batch_timeout=0.001, api_path="/retrieve")
     timeout_s = int(os.environ["PEER_TIMEOUT_MS"]) / 1e3
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=timeout_s)
+    workers = int(os.environ["PEER_WORKERS"])
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers, timeout=timeout_s)
     server.run(host="127.0.0.1", port=int(os.environ["PEER_PORT"]), generate_client_file=False, log_level="warning")

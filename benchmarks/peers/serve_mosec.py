@@ -1,5 +1,6 @@
-"""mosec as its documentation has it: one worker that batches; a batch waits 1 ms, the least that it takes."""
+"""mosec as its documentation has it: a worker process a core; a batch waits 1 ms, the least that it takes."""
 
+import os
 from typing import Any
 
 from mosec import Runtime, Server, Worker
@@ -8,7 +9,7 @@ from benchmarks.peers.pipeline import open_pipeline
 
 
 class Retrieve(Worker):  # type: ignore[misc]
-    """One worker, one thread: the server has one core."""
+    """One thread."""
 
     def __init__(self) -> None:
         self._pipeline = open_pipeline()
@@ -20,5 +21,7 @@ class Retrieve(Worker):  # type: ignore[misc]
 
 if __name__ == "__main__":
     server = Server()
-    server.register_runtime({"/retrieve": [Runtime(Retrieve, num=1, max_batch_size=32, max_wait_time=1)]})
+    server.register_runtime(
+        {"/retrieve": [Runtime(Retrieve, num=int(os.environ["PEER_WORKERS"]), max_batch_size=32, max_wait_time=1)]}
+    )
     server.run()
