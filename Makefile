@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench-serving bench-zipf bench-low-lane bench-record bench-scale peers bench-peers check-overload check-index check-drain check-swap train-smoke recipe lock clean
+.PHONY: help serve test lint types unit e2e bench bench-plot bench-serving bench-zipf bench-low-lane bench-record bench-scale peers bench-peers publish-peers check-overload check-index check-drain check-swap train-smoke recipe lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,7 +82,16 @@ define bench_artifacts
 	@.venv-dev/bin/hlm samples --out var/feeds/samples.jsonl.gz
 	@.venv-dev/bin/hlm index build --feed $(BENCH_FEED) --encoder $(ENCODER) --out $(BENCH_INDEX) $(BENCH_QUERIES)
 endef
+BENCH_HISTORY = benchmarks/history.jsonl
 BENCH_PAIR = --encoder $(ENCODER) --index $(BENCH_INDEX)
+
+bench: .venv-dev/.complete ## What each stage of a request costs, kept in benchmarks/history.jsonl and drawn; QUICK=1 keeps nothing
+	$(bench_artifacts)
+	@.venv-dev/bin/python -m benchmarks.micro $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(QUICK),--rounds 1 --seconds 0.05,--history $(BENCH_HISTORY)) $(BENCH_ARGS)
+	@$(if $(QUICK),,$(MAKE) --no-print-directory bench-plot)
+
+bench-plot: .venv-dev/.complete ## The history of these costs over commits, as var/reports/costs.png
+	@.venv-dev/bin/python -m benchmarks.history $(BENCH_HISTORY) var/reports/costs.png
 
 bench-serving: .venv-dev/.complete ## The service against its own bare pipeline, one core each for server and clients
 	$(bench_artifacts)
@@ -103,11 +112,25 @@ var/peers/%/.complete: benchmarks/peers/requirements/%.txt .venv-dev/.complete
 	@$(call PIP_INSTALL,var/peers/$*) -r $<
 	@touch $@
 
-peers: var/peers/mosec/.complete var/peers/litserve/.complete ## The environments of the servers that this one is compared with
+PEERS := $(patsubst benchmarks/peers/requirements/%.txt,%,$(wildcard benchmarks/peers/requirements/*.txt))
 
-bench-peers: peers ## This service beside mosec, LitServe and FastAPI + sentence-transformers, 14 minutes; QUICK=1 for one short round
+peers: $(PEERS:%=var/peers/%/.complete) ## The environments of the servers that this one is compared with
+
+SHORT_CHECKPOINT := var/runs/minilm-3-layers
+SHORT_ENCODER := var/encoders/minilm-3-layers-int8
+PEER_RESULTS ?= var/reports/peers.jsonl
+
+$(SHORT_CHECKPOINT): .venv-dev/.complete
+	@.venv-dev/bin/python -m benchmarks.peers.three_layers $@
+
+# Results are kept, so that a run goes on where another stopped; remove them to begin anew.
+bench-peers: peers $(SHORT_CHECKPOINT) ## This service beside six others, 35 minutes, resumable; QUICK=1 for one short round
 	$(bench_artifacts)
-	@.venv-dev/bin/python -m benchmarks.peers $(BENCH_PAIR) $(BENCH_QUERIES) $(if $(QUICK),--rounds 1 --seconds 0.5) $(BENCH_ARGS)
+	@.venv-dev/bin/hlm export $(SHORT_CHECKPOINT) --min-overlap 0 --out $(SHORT_ENCODER)
+	@.venv-dev/bin/python -m benchmarks.peers $(BENCH_PAIR) $(BENCH_QUERIES) $(ZIPF_QUERIES:--queries=--skewed-queries) --short-encoder $(SHORT_ENCODER) $(if $(QUICK),--rounds 1 --seconds 0.5,--results $(PEER_RESULTS)) $(BENCH_ARGS)
+
+publish-peers: .venv-dev/.complete ## What `make bench-peers` found, as tables and a plot in docs/benchmarks.md
+	@.venv-dev/bin/python -m benchmarks.peers.publish $(PEER_RESULTS)
 
 check-overload: .venv-dev/.complete ## A real server at 2, 5 and 10 times its capacity; QUICK=1 for phases of 1 s
 	$(bench_artifacts)

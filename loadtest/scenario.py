@@ -26,12 +26,12 @@ class Step(_Model):
 
 
 class Swap(_Model):
-    """Another release, through the admin listener; with a name alone one that the service has."""
+    """Another release, through the admin listener; directories are those of the machine that serves."""
 
     kind: Literal["swap"]
     name: str
-    encoder: str | None = None
-    index: str | None = None
+    encoder: str
+    index: str
     record: str | None = None
     admin_url: str = "http://127.0.0.1:8081"
 

@@ -23,12 +23,12 @@ loads:
   - {{name: after, rate: 20, seconds: 1}}
 events:
   - {{at_s: 0.5, name: a command, do: {{kind: run, command: [{python}, -c, "raise SystemExit(7)"]}}}}
-  - {{at_s: 0.6, name: swap to r2, do: {{kind: swap, name: r2, admin_url: "{url}"}}}}
+  - {{at_s: 0.6, name: swap to r2, do: {{kind: swap, name: r2, encoder: e, index: i, admin_url: "{url}"}}}}
   - {{at_s: 0.7, name: bids, do: {{kind: ad_updates, rate: 10, seconds: 1, admin_url: "{url}"}}}}
   - {{at_s: 1.0, name: kill, do: {{kind: kill, pid_file: "{pid_file}", signal: TERM}}}}
   - {{at_s: 1.0, name: slow, do: {{kind: slow_clients, clients: 3, seconds: 1}}}}
   - {{at_s: 1.0, name: go away, do: {{kind: disconnects, rate: 10, seconds: 1}}}}
-  - {{at_s: 1.5, name: nobody there, do: {{kind: swap, name: r3, admin_url: "http://127.0.0.1:9"}}}}
+  - {{at_s: 1.5, name: nobody there, do: {{kind: swap, name: r3, encoder: e, index: i, admin_url: "http://127.0.0.1:9"}}}}
 """
 
 
