@@ -102,8 +102,7 @@ def align_student(run: Run, student: Student) -> None:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item()
 
-        # The descent, without dropout: there is more data than can be learnt by heart, and noise only blurs the aim.
-        encoder.eval()
+        # The descent.
         descend(encoder, step_loss, len(batches), student.optimisation, work, f"Align {student.name}")
         measures = held_out_cosines(encoder, queries, targets, run)
         if measures["cosine_mean"] < student.min_cosine:

@@ -11,10 +11,10 @@ import numpy as np
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from client.trec import read_qrels, read_queries
+from client.trec import read_qrels, read_queries, read_texts
 from export.source import resolve
 from terminal import console
-from train.data import RELEVANT_GRADE, Inventory, read_inventory, read_unlabelled
+from train.data import RELEVANT_GRADE, Inventory, read_inventory, unlabelled_lines
 from train.errors import TrainError
 from train.recipe import Data, Recipe, Side
 from train.runs import Run
@@ -39,12 +39,15 @@ def check_data(run: Run) -> list[Finding]:
     """
     recipe = run.recipe
     inventory = read_inventory(recipe.data)
-    findings = [_duplicates("ads that have the text of another", inventory.texts)]
+    findings = [*_ads(recipe.data, inventory)]
     train, dev = (_queries(recipe.data, split) for split in ("train", "dev"))
     for split, texts in (("train", train), ("dev", dev)):
         findings.append(_duplicates(f"{split} queries that are like another", list(map(word_key, texts.values()))))
         findings += _judgments(recipe.data, split, texts, inventory)
-    unlabelled = {word_key(text): text for text, _ in read_unlabelled(recipe.data.queries)}
+    lines = [text for text, _ in unlabelled_lines(recipe.data.queries)]
+    findings.append(_finding("unlabelled queries without text", [text for text in lines if not text], len(lines)))
+    findings.append(_duplicates("unlabelled queries that are like another", list(map(word_key, filter(None, lines)))))
+    unlabelled = {word_key(text): text for text in lines if text}
     known = {word_key(text): text for text in train.values()}
     findings.append(_leak("dev queries among the train split's", dev, known))
     findings.append(_leak("dev queries among the unlabelled", dev, unlabelled))
@@ -86,6 +89,17 @@ def _queries(data: Data, split: str) -> dict[str, str]:
     }
 
 
+def _ads(data: Data, inventory: Inventory) -> Iterator[Finding]:
+    count = len(inventory.texts)
+    for reason, left_out in inventory.left_out.most_common():
+        yield Finding(f"lines of feeds left out: {reason}", left_out, count + inventory.left_out.total())
+    yield _duplicates("ads that have the text of another", inventory.texts)
+    if data.ad_expansions:
+        expanded = read_texts(data.ad_expansions, "ad_id")
+        unknown = [ad_id for ad_id in expanded if ad_id not in inventory.rows]
+        yield _finding("expansions of an unknown ad", unknown, len(expanded))
+
+
 def _judgments(data: Data, split: str, texts: Mapping[str, str], inventory: Inventory) -> Iterator[Finding]:
     directories = data.train if split == "train" else data.dev
     qrels = {
@@ -124,8 +138,9 @@ def _lengths(recipe: Recipe, inventory: Inventory, queries: Sequence[str]) -> It
 def _cut_texts(name: str, texts: Sequence[str], side: Side, tokenizer: Tokenizer) -> Finding:
     lengths = np.array([len(one.ids) for one in tokenizer.encode_batch_fast([side.prompt + text for text in texts])])
     cut = np.flatnonzero(lengths > side.max_tokens)
-    p50, p99 = np.percentile(lengths, [50, 99])
-    what = f"{name} cut at {side.max_tokens} tokens (median {p50:.0f}, p99 {p99:.0f}, longest {lengths.max()})"
+    shortest, p50, p99 = np.percentile(lengths, [0, 50, 99])
+    measures = f"shortest {shortest:.0f}, median {p50:.0f}, p99 {p99:.0f}, longest {lengths.max()}"
+    what = f"{name} cut at {side.max_tokens} tokens ({measures})"
     return Finding(what, len(cut), len(texts), texts[int(lengths.argmax())] if len(cut) else "")
 
 

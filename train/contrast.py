@@ -46,4 +46,6 @@ def contrast(batch: PairBatch, settings: Contrastive, queries: Tensor, ads: Tens
         temperature=settings.temperature,
         query_terms=settings.query_terms,
         ad_terms=settings.ad_terms,
+        both_ways=settings.both_ways,
+        false_negative_margin=settings.false_negative_margin,
     )

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from client.trec import Qrels, read_qrels, read_queries
+from client.trec import Qrels, read_qrels, read_queries, read_texts
 from index.feed import FeedAd, FeedReader
 from train.errors import TrainError
 from train.recipe import Data
@@ -31,6 +32,8 @@ class Inventory:
     """Each ad as a line of a feed."""
     active: list[int]
     """Rows of the ads whose status lets them be shown; the others are embedded, since that may change."""
+    left_out: Counter[str]
+    """Lines of the feeds that say no ad, by reason."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,23 @@ class Pair:
 
 
 def read_inventory(data: Data) -> Inventory:
-    """Read the ads of every set and feed, each ad_id once.
+    """Read the ads of every set and feed, each ad_id once, with what is added to their texts.
 
     Raises:
-        HlmError: a feed cannot be read.
+        HlmError: a file cannot be read.
     """
     feeds = [directory / FEED_NAME for directory in dict.fromkeys([*data.train, *data.dev])] + data.more_ads
-    inventory = Inventory({}, [], [], [])
+    expansions = read_texts(data.ad_expansions, "ad_id") if data.ad_expansions else {}
+    inventory = Inventory({}, [], [], [], Counter())
     for feed in feeds:
-        for _, ad in FeedReader(feed):
+        for _, ad in (reader := FeedReader(feed)):
             if ad.ad_id not in inventory.rows:
                 inventory.rows[ad.ad_id] = row = len(inventory.texts)
-                inventory.texts.append(ad_text(ad))
+                inventory.texts.append(f"{ad_text(ad)} {expansions.get(ad.ad_id, '')}".strip())
                 inventory.lines.append(orjson.dumps(ad.model_dump(mode="json", exclude_none=True)) + b"\n")
                 if ad.is_active:
                     inventory.active.append(row)
+        inventory.left_out.update(reader.skipped)
     return inventory
 
 
@@ -178,7 +183,18 @@ def _batches_of_an_epoch(pairs: Sequence[Pair], batch_size: int, chance: random.
 
 
 def read_unlabelled(path: Path) -> list[tuple[str, str]]:
-    """Distinct queries, each with its source, in the order of the file: `text` and `source` under a header line.
+    """Distinct queries, each with its source, in the order of the file; empty ones are left out.
+
+    Raises:
+        TrainError: the file cannot be read or lacks the columns.
+    """
+    found = dict(unlabelled_lines(path))
+    found.pop("", None)
+    return list(found.items())
+
+
+def unlabelled_lines(path: Path) -> list[tuple[str, str]]:
+    """Every line's query and source: `text` and `source` under a header line.
 
     Raises:
         TrainError: the file cannot be read or lacks the columns.
@@ -188,15 +204,13 @@ def read_unlabelled(path: Path) -> list[tuple[str, str]]:
             header = file.readline().rstrip("\n").split("\t")
             columns = header.index("text"), header.index("source")
             fields = (line.rstrip("\n").split("\t") for line in file)
-            found = {row[columns[0]].strip(): row[columns[1]] for row in fields}
+            return [(row[columns[0]].strip(), row[columns[1]]) for row in fields]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise TrainError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     except (ValueError, IndexError) as error:
         raise TrainError(
             f"{path}: expected the columns text and source under a header line, each on every line"
         ) from error
-    found.pop("", None)
-    return list(found.items())
 
 
 def weigh(source: str, weights: Mapping[str, float]) -> float:

@@ -35,7 +35,7 @@ def descend(
     numbers, and everything else follows from the number of the step.
 
     Args:
-        model: what is trained, in the mode (`train` or `eval`) that the caller has set.
+        model: what is trained.
         step_loss: does the forward and backward pass of a step, and gives its loss.
         steps: how many there are in all.
         settings: of the optimiser.
@@ -45,6 +45,7 @@ def descend(
     Raises:
         TrainError: the loss is no longer a number.
     """
+    model.train(settings.dropout)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     first = _restore(work / STATE_NAME, model, optimizer)

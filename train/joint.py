@@ -84,7 +84,7 @@ def _train(run: Run, settings: Joint, key: str, work: Path) -> None:
         return backward(forwards, loss_of)
 
     # The descent, and both cut to the length of the embedding space, which the ads' encoder defines.
-    pair = nn.ModuleDict({"queries": queries.train(), "ads": ads.train()})
+    pair = nn.ModuleDict({"queries": queries, "ads": ads})
     descend(pair, step_loss, len(batches), optimisation, work, "Joint")
     cut_to(ads, recipe.dim)
     cut_to(queries, recipe.dim)

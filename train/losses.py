@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-FALSE_NEGATIVE_MARGIN = 0.1
-"""What scores more than this above the query's own ad is taken for right and unjudged, and not pushed away."""
-
 
 def contrastive(
     queries: Tensor,
@@ -22,6 +19,8 @@ def contrastive(
     temperature: float,
     query_terms: bool = True,
     ad_terms: bool = True,
+    both_ways: bool = False,
+    false_negative_margin: float | None = 0.1,
 ) -> Tensor:
     """The loss of Qwen3-Embedding (arXiv 2506.05176): each query finds its ad among all else in the batch.
 
@@ -33,6 +32,8 @@ def contrastive(
         temperature: by which cosines are divided.
         query_terms: push the other queries away from each query too.
         ad_terms: push the other ads away from each query's ad too.
+        both_ways: the mean with the loss of each ad that is to find its query among the batch's.
+        false_negative_margin: what scores more than this above the own ad is not pushed away; all is where None.
 
     Returns:
         The mean over the queries, a scalar.
@@ -44,9 +45,20 @@ def contrastive(
         others.append((queries @ queries.T, itself))
     if ad_terms:
         others.append((ads @ ads.T, known))
+    loss = _own_is_first(own, others, temperature, false_negative_margin)
+    if both_ways:
+        back = _own_is_first(own, [(ads @ queries.T, known.T)], temperature, false_negative_margin)
+        loss = (loss + back) / 2
+    return loss
+
+
+def _own_is_first(
+    own: Tensor, others: Sequence[tuple[Tensor, Tensor | None]], temperature: float, margin: float | None
+) -> Tensor:
+    """Cross-entropy of the own score, (n, 1), among others, (n, m) each with those that are known to be right."""
     columns = [own]
     for scores, right in others:
-        hidden = scores.detach() > own.detach() + FALSE_NEGATIVE_MARGIN
+        hidden = scores.detach() > own.detach() + (torch.inf if margin is None else margin)
         columns.append(scores.masked_fill(hidden if right is None else hidden | right, -torch.inf))
     logits = torch.cat(columns, dim=1) / temperature
     return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))

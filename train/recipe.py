@@ -38,6 +38,9 @@ class Data(Part):
     """Labelled sets whose dev split measures; their ads belong to the inventory too."""
     more_ads: list[Path] = []
     """Feeds of further inventory, without labels."""
+    ad_expansions: Path | None = None
+    """What is added to the text of ads, such as searches that a language model expects for them. Ads are embedded
+    before any query comes, so it costs nothing online."""
     queries: Path
     """Unlabelled queries, on which a student learns to land where its teacher does."""
     query_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
@@ -64,6 +67,8 @@ class Optimisation(Part):
     schedule: Literal["cosine", "linear"] = "cosine"
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
+    dropout: bool = False
+    """Whether the model's dropout is on. Nothing is learnt by heart in an epoch or two, and noise blurs the aim."""
     steps_per_save: Annotated[int, Field(ge=1)] = 200
     """Steps that a killed run loses at most."""
 
@@ -76,6 +81,10 @@ class Contrastive(Part):
     """Whether other queries of the batch are pushed away too."""
     ad_terms: bool = True
     """Whether the other ads are pushed away from a query's ad too."""
+    both_ways: bool = False
+    """Whether each ad must find its query among those of the batch too, with half of the weight."""
+    false_negative_margin: Annotated[float, Field(ge=0)] | None = 0.1
+    """What scores more than this above a query's own ad is taken for right and unjudged, and not pushed away."""
     hard_negatives: Annotated[int, Field(ge=0)] = 0
     """A query, beside the other ads of the batch."""
     negatives_from: Literal["mined", "judged"] = "mined"

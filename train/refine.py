@@ -126,5 +126,4 @@ def _round(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    encoder.train()
     descend(encoder, step_loss, len(batches), optimisation, work, label)

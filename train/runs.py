@@ -282,6 +282,7 @@ def labelled_hashes(data: Data) -> dict[str, str]:
     directories = dict.fromkeys([*data.train, *data.dev])
     paths = [directory / FEED_NAME for directory in directories] + data.more_ads
     paths += [directory / f"{kind}.train.tsv" for directory in data.train for kind in ("queries", "qrels")]
+    paths += [data.ad_expansions] if data.ad_expansions else []
     return {str(path): file_hash(path) for path in paths}
 
 

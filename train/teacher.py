@@ -90,7 +90,6 @@ def _tune(run: Run) -> None:
             return (cached_backward if settings.mini_batch_size else backward)(forwards, loss_of)
 
         # The descent.
-        encoder.train()
         descend(encoder, step_loss, len(batches), settings.optimisation, work, "Teacher")
         if settings.lora_rank:
             merge_low_rank(encoder[0])

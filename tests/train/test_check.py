@@ -1,5 +1,7 @@
 """The look at the data: what is planted is found."""
 
+import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,20 @@ def test_what_is_wrong_is_counted(run: Run):
     assert found["train queries without an ad of grade 2"] == 1
     with pytest.raises(TrainError, match="dev queries among the train split's: 1, for example"):
         show_findings(check_data(run))
+
+
+def test_what_is_empty_or_left_out_is_counted(run: Run):
+    data = run.recipe.data
+    feed = data.dev[0] / "ads.jsonl.gz"
+    feed.write_bytes(gzip.compress(gzip.decompress(feed.read_bytes()) + b'{"ad_id": "untitled", "title": " "}\n'))
+    lines = data.queries.read_text().splitlines()
+    append(data.queries, f"\tempty\n{lines[1].upper()}")
+    expansions = data.queries.with_name("expansions.tsv")
+    expansions.write_text("ad_id\ttext\nno-such-ad\tchair\n")
+    before = counts(run)
+    expanded = data.model_copy(update={"ad_expansions": expansions})
+    found = counts(replace(run, recipe=run.recipe.model_copy(update={"data": expanded})))
+    assert found["unlabelled queries without text"] == 1
+    assert found["unlabelled queries that are like another"] >= 1
+    assert [count for what, count in before.items() if what.startswith("lines of feeds left out: title")] == [1]
+    assert found["expansions of an unknown ad"] == 1

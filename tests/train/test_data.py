@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.errors import HlmError
 from index.feed import FeedReader
 from train.data import (
     Pair,
@@ -47,6 +48,17 @@ def test_the_inventory_has_each_ad_once_in_the_order_of_the_sets(data: Data):
     assert inventory.rows == {"a": 0, "b": 1, "c": 2, "d": 3}
     assert inventory.texts[0] == "title a more"
     assert [json.loads(line)["ad_id"] for line in inventory.lines] == ["a", "b", "c", "d"]
+
+
+def test_expansions_are_added_to_the_texts_of_their_ads_alone(data: Data, tmp_path: Path):
+    expansions = tmp_path / "expansions.tsv"
+    expansions.write_text("ad_id\ttext\nb\tgarden chair, patio seat\nelsewhere\tunused\n")
+    plain, expanded = read_inventory(data), read_inventory(data.model_copy(update={"ad_expansions": expansions}))
+    assert expanded.texts == [plain.texts[0], "title b more garden chair, patio seat", *plain.texts[2:]]
+    assert expanded.lines == plain.lines
+    expansions.write_text("ad_id\ttext\nb\tone\nb\ttwo\n")
+    with pytest.raises(HlmError, match=r"expansions\.tsv:3: ad_id b came before"):
+        read_inventory(data.model_copy(update={"ad_expansions": expansions}))
 
 
 def test_the_feed_that_is_written_says_what_was_read(data: Data, tmp_path: Path):

@@ -44,6 +44,18 @@ def by_hand(queries, ads, negatives, known, temperature, query_terms, ad_terms):
     return np.mean(losses)
 
 
+def test_both_ways_is_the_mean_with_ads_that_find_their_queries():
+    queries, ads, none = unit(6, 8), unit(6, 8), unit(6, 0, 8)
+    known = np.eye(6, dtype=bool)
+    known[0, 3] = True
+    found = contrastive(
+        *tensors(queries, ads, none), known=torch.from_numpy(known), temperature=0.3, ad_terms=False, both_ways=True
+    )
+    forth = by_hand(queries, ads, none, known, 0.3, query_terms=True, ad_terms=False)
+    back = by_hand(ads, queries, none, known.T, 0.3, query_terms=False, ad_terms=False)
+    assert float(found) == pytest.approx((forth + back) / 2, rel=1e-9)
+
+
 @pytest.mark.parametrize("query_terms", [True, False], ids=["q-q", "no q-q"])
 @pytest.mark.parametrize("ad_terms", [True, False], ids=["d-d", "no d-d"])
 @pytest.mark.parametrize("negative_count", [0, 3])
@@ -74,6 +86,20 @@ def test_a_likely_false_negative_pulls_at_nothing():
     second = -np.log(np.exp(0.0) / (np.exp(0.0) + np.exp(0.0)))  # likewise, as the first's ad scores 0.8 > 0 + 0.1
     assert loss.item() == pytest.approx((first + second) / 2)
     assert gradient[1, 0] == 0
+
+
+def test_without_a_margin_all_is_pushed_away():
+    queries, ads, none = unit(6, 8), unit(6, 8), unit(6, 0, 8)
+    found = contrastive(
+        *tensors(queries, ads, none),
+        known=torch.eye(6, dtype=torch.bool),
+        temperature=0.3,
+        query_terms=False,
+        ad_terms=False,
+        false_negative_margin=None,
+    )
+    scores = queries @ ads.T / 0.3
+    assert float(found) == pytest.approx(np.mean(np.log(np.exp(scores).sum(1)) - np.diag(scores)), rel=1e-9)
 
 
 def test_distances_to_the_teacher():
