@@ -9,15 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gevent
+from locust import runners
 from locust.env import Environment
-from locust.runners import MasterRunner
 
 from loadtest.errors import LoadTestError
 from loadtest.load import Load
@@ -28,7 +28,12 @@ from loadtest.users import SLACK_S, RetrieveUser
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 LOOK_S = 0.25
 READY_S = 60.0
+SILENT_S = 30
+"""How long a worker may say nothing. After Locust's own three seconds, which pass on a busy machine, it would count as
+missing, and a load that begins in that moment would not be sent at all."""
 ANY_ADDRESS = "*"
+
+Child = subprocess.Popen[bytes]
 
 Watch = Callable[[float, Samples], bool]
 """Is told the seconds since the start and what has come since the last call; says whether to go on."""
@@ -37,10 +42,11 @@ Watch = Callable[[float, Samples], bool]
 class Session:
     """Sends one load after the other to one service."""
 
-    def __init__(self, master: MasterRunner, traffic: Traffic, workers: int) -> None:
+    def __init__(self, master: runners.MasterRunner, traffic: Traffic, workers: int, children: Sequence[Child]) -> None:
         self._master = master
         self._traffic = traffic
         self._workers = workers
+        self._children = children
         self._number = -1
         self._reports: list[dict[str, Any]] = []
         self._ended: dict[str, int] = {}
@@ -71,10 +77,15 @@ class Session:
         give_up_s = load.seconds + self._traffic.timeout_ms / 1e3 + 2 * SLACK_S
         while going_on and (passed_s := time.monotonic() - started_s) < give_up_s:
             gevent.sleep(LOOK_S)
-            if len(self._master.clients) < self._workers:
+            if self._has_lost_one():
                 raise LoadTestError(f"{load.name}: expected {self._workers} workers, one of them is gone")
             fresh, seen = self._reports[seen:], len(self._reports)
             going_on = watch(passed_s, Samples.of(fresh)) and sum(self._ended.values()) < load.users
+
+    def _has_lost_one(self) -> bool:
+        clients = self._master.clients
+        there = len(clients) - len(clients.missing)
+        return there < self._workers or any(child.poll() is not None for child in self._children)
 
     def _take(self, client_id: str, data: dict[str, Any]) -> None:
         report = data.get("load")
@@ -117,10 +128,11 @@ def session(
     environment = Environment(user_classes=[RetrieveUser], host=url)
     address = ANY_ADDRESS if remote_workers else "127.0.0.1"
     port = port or _free_port()
+    runners.HEARTBEAT_LIVENESS = round(SILENT_S / runners.HEARTBEAT_INTERVAL)
     master = environment.create_master_runner(address, port)
     children = [_worker(port) for _ in range(workers)]
     try:
-        opened = Session(master, traffic, workers + remote_workers)
+        opened = Session(master, traffic, workers + remote_workers, children)
         opened.wait_for_workers()
         yield opened
     finally:
@@ -129,13 +141,13 @@ def session(
             _end(child)
 
 
-def _worker(port: int) -> "subprocess.Popen[bytes]":
+def _worker(port: int) -> Child:
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-host", "127.0.0.1"]
     command += ["--master-port", str(port), "--loglevel", "ERROR"]
     return subprocess.Popen(command, cwd=LOCUSTFILE.parent.parent, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
+def _end(child: Child) -> None:
     try:
         child.wait(timeout=5)
     except subprocess.TimeoutExpired:

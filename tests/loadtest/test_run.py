@@ -1,10 +1,13 @@
 """`hlm loadtest run` against a small server whose behaviour the test chooses."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from tests.client.standin import answer, problem, serve
+from tests.client.standin import Reply, answer, problem, serve
 from tests.loadtest.running import loadtest, run, stalling
 
 
@@ -25,7 +28,7 @@ def test_a_stall_of_a_second_shows_in_the_open_loop_and_not_in_the_closed(tmp_pa
 
 
 def test_a_result_tells_what_was_sent_and_what_came_back(tmp_path: Path):
-    with serve(lambda request: answer(["a", "b"], top_k=request["top_k"])) as service:
+    with serve(lambda request: answer(["a", "b"], top_k=request.get("top_k", 10))) as service:
         options = ("--rate", "50", "--arrivals", "constant", "--users", "3", "--seconds", "2", "--top-k", "7")
         result = run(service.url, tmp_path / "deep" / "result.json", *options)
     assert [phase.name for phase in result.phases] == ["50/s", "3 users"]
@@ -49,6 +52,21 @@ def test_two_workers_share_the_rate(tmp_path: Path):
         result = run(service.url, tmp_path / "result.json", *options)
     assert result.phases[0].requests == 120
     assert result.settings["workers"] == 2
+
+
+def test_a_worker_that_is_killed_ends_the_test_and_not_its_truth():
+    killed = threading.Event()
+
+    def kill_the_one_who_asks(_: dict[str, Any]) -> Reply:
+        if not killed.is_set():
+            killed.set()
+            [worker] = (child for child in psutil.Process().children(recursive=True) if "--worker" in child.cmdline())
+            worker.kill()
+        return answer(["a"])
+
+    with serve(lambda request: kill_the_one_who_asks(request) if request else answer([])) as service:
+        result = loadtest("run", "--url", service.url, "--users", "1", "--seconds", "30", code=1, timeout_s=25)
+    assert "expected 1 workers, one of them is gone" in result.stderr
 
 
 @pytest.mark.parametrize(
