@@ -42,7 +42,8 @@ from export.parity import overlap
 from export.publish import write_tokenizer
 from export.source import resolve
 from index.exact import exact_top_k
-from service.encoder import MODEL_NAME, TOKENIZER_NAME, Encoder
+from service.encoder import MODEL_NAME, Encoder
+from service.query_tokenizer import TOKENIZER_NAME
 from terminal import progress
 
 DEFAULT = "int8, attention fused (the default)"

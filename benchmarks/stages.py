@@ -16,14 +16,14 @@ from benchmarks.bare import answer_bare
 from benchmarks.http_load import request_bytes
 from index.filters import Wanted
 from service.admission import Admission
-from service.answer import to_json
+from service.answer import StageTimes, answer_of, new_request_id, to_json
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.cache import EmbeddingCache, EmbeddingKey
 from service.cost import BatchCost
 from service.errors import RequestError
-from service.exchange import Origin
-from service.metrics import Metrics, StageTimes
+from service.metrics import Metrics
+from service.origin import Origin
 from service.pipeline import Query, make_pipeline, measure_costs
 from service.plain_request import REQUEST_LINE, read_head
 from service.release import Release
@@ -136,7 +136,7 @@ class Stages:
         """Ads to the body of the answer."""
         times = StageTimes(1e-4, 1e-4, 1e-3, 5e-4, 2e-3)
         for request, hits in zip(self._requests[part], self._hits[part], strict=True):
-            to_json(request, self._release, hits, {}, times)
+            to_json(answer_of(self._release, hits, {}, times, request_id=request.request_id or new_request_id()))
 
     async def bare(self, part: slice) -> None:
         """Tokenize, encode and search without a server."""

@@ -16,7 +16,8 @@ from export.options import ExportOptions, export_fingerprint
 from export.parity import measure, report_table
 from export.source import ExportError, Source
 from export.texts import read_texts
-from service.encoder import MODEL_NAME, TOKENIZER_NAME, Encoder
+from service.encoder import MODEL_NAME, Encoder
+from service.query_tokenizer import TOKENIZER_NAME
 from terminal import console
 
 _TOOLS = (

@@ -14,17 +14,17 @@ from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from service.errors import ClientGone, RequestError
-from service.exchange import Origin
 from service.lingering import LingeringProtocol
+from service.origin import OnDone, Origin
 from service.plain_request import MAX_PLAIN_HEADER_BYTES, REQUEST_LINE, read_head
 from service.problems import MEDIA_TYPE, error_body, problem_body
-from service.retriever import Work
-from service.routes import CONNECTION_KEY
-from service.service import Service
+from service.settings import LimitsSettings
 
+CONNECTION_KEY = "hlm.connection"
+"""Where a request's scope keeps the connection that it came by."""
 UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 HEADER_TIMEOUT_S = 10.0
 """How long a request's header may take, and a new connection's first one."""
@@ -37,13 +37,46 @@ REST_TIMEOUT_S = 0.1
 """For the rest of a body that came in part; after it the general way takes over, with its own limits."""
 
 
+class Limited(Protocol):
+    """Settings, as far as a connection goes by them."""
+
+    @property
+    def limits(self) -> LimitsSettings:
+        """What a caller may ask for."""
+
+
+class Work(Protocol):
+    """A request that is being answered."""
+
+    def resolve(self, outcome: RequestError, /) -> None:
+        """Give it up."""
+
+
+class Handler(Protocol):
+    """Who answers plain requests: the service, or a front process that asks it."""
+
+    @property
+    def settings(self) -> Limited:
+        """Among them the longest body."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether connections are to close after their answer."""
+
+    def shed(self, body: bytes, caller: str) -> RequestError | None:
+        """Why a request is refused at once; None where it is not."""
+
+    def handle(self, body: bytes, origin: Origin, on_done: OnDone) -> Work | None:
+        """Answer one; None where `on_done` has been called already."""
+
+
 class Connection(LingeringProtocol):
     """A connection that answers plain requests itself, and tells a request at once when its client goes away."""
 
     on_loss: Callable[[], None] | None = None
     """Called when the client goes away during a request that went the general way."""
 
-    def __init__(self, service: Service, **uvicorns: Any) -> None:
+    def __init__(self, service: Handler, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._service = service
         self._in_progress = False
@@ -64,6 +97,11 @@ class Connection(LingeringProtocol):
         super().connection_made(transport)
         self._peer = self.client[0] if self.client else ""
         self._expect_header()
+        self._go_on()
+
+    def begin_with(self, data: bytes) -> None:
+        """Take what another process has read from it, before it is connected."""
+        self._held = data
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up the request in progress, if any."""
@@ -115,7 +153,6 @@ class Connection(LingeringProtocol):
         refusal = self._service.shed(body, caller) if head.traceparent is None else None
         if refusal is not None:
             self._reply(refusal)
-            self._service.pacer.refused(self.loop)
             return True
         origin = Origin(caller, arrived, head.release, head.traceparent)
         work = self._service.handle(body, origin, self._reply)

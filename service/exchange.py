@@ -1,33 +1,16 @@
 """One request on its way: what is known of it so far, and who learns how it ended."""
 
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
 from index.filters import Wanted
 from service.admission import StepName
+from service.answer import StageTimes, Write
 from service.errors import RequestError
-from service.metrics import StageTimes
+from service.origin import OnDone, Origin
 from service.pipeline import Found
 from service.release import Release
 from service.schemas import RetrieveRequest
-
-OnDone = Callable[[bytes | RequestError], None]
-"""Gets the body of the answer, or why there is none; once, on the event loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a request came from, beside its body."""
-
-    caller: Hashable
-    """Callers take turns in the queue."""
-    arrived: float
-    """In seconds of `perf_counter`."""
-    release: str | None = None
-    """The release that it asks for, by name or role."""
-    traceparent: str | None = None
-    """The caller's W3C trace context."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +19,8 @@ class Exchange:
 
     origin: Origin
     on_done: OnDone
+    write: Write
+    """How an answer is written."""
     request: RetrieveRequest | None = None
     request_id: str = ""
     release: Release | None = None

@@ -4,7 +4,7 @@ import contextlib
 import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import get_args
 
 from prometheus_client import (
@@ -22,7 +22,9 @@ from prometheus_client import Info as InfoMetric
 from artifacts.store import tool_versions
 from service.ad_metrics import AdMetrics
 from service.admission import StepName
+from service.answer import StageTimes
 from service.cost import BatchCost
+from service.front_metrics import FrontMetrics
 from service.gpu_metrics import GpuMetrics
 from service.lane_metrics import LaneMetrics
 from service.live_metrics import LiveMetrics
@@ -44,17 +46,6 @@ OUTCOMES = (
     *("ok", "invalid_json", "slow_body", "body_too_large", "invalid_request", "not_ready"),
     *("overloaded", "deadline_exceeded", "cancelled", "internal_error"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StageTimes:
-    """Seconds that a request spent in each stage: histogram, answer and load test use the same figures."""
-
-    tokenize: float
-    queue: float
-    encode: float
-    search: float
-    total: float
 
 
 STAGES = tuple(field.name for field in fields(StageTimes))
@@ -119,6 +110,7 @@ class Metrics:
         self.ads = AdMetrics(self.registry)
         self.live = LiveMetrics(self.registry)
         self.gpu = GpuMetrics(self.registry)
+        self.fronts = FrontMetrics(self.registry)
         build = InfoMetric("hlm_build", "What serves.", registry=self.registry)
         build.info({"python": platform.python_version(), **_label_names(tool_versions(SERVING_TOOLS))})
 

@@ -19,11 +19,10 @@ import numpy as np
 import orjson
 from pydantic import ValidationError
 
-from service.answer import new_request_id, to_json
+from service.answer import StageTimes, answer_of, new_request_id, to_json
 from service.errors import DeadlineExceeded, InvalidRequestError, Overloaded, PipelineError, RequestError
 from service.lane_metrics import LaneMetrics
 from service.low_lane import LowLane, breathe
-from service.metrics import StageTimes
 from service.release import Release
 from service.schemas import OfflineQuery, OfflineRequest, RetrieveRequest
 from service.validation import parse_body, refusal_of
@@ -238,7 +237,8 @@ class _Work:
                 total=searched - self.arrived,
             )
             columns = {name: hits.ads.field(name, hits.rows) for name in query.request.fields}
-            answer = to_json(query.request, self.release, hits, columns, times)
+            request_id = query.request.request_id or new_request_id()
+            answer = to_json(answer_of(self.release, hits, columns, times, request_id=request_id))
             lines[query.position] = b'{"position":%d,%b\n' % (query.position, answer[1:])
         return lines
 

@@ -21,9 +21,10 @@ import orjson
 
 from index.ad_index import SearchHits
 from service.admission import StepName
+from service.answer import StageTimes
 from service.errors import StartupError
 from service.hourly_files import Clock, HourlyFiles
-from service.metrics import STAGES, Metrics, StageTimes
+from service.metrics import STAGES, Metrics
 from service.release import Release
 from service.schemas import RetrieveRequest
 from service.settings import RequestLogSettings

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from index.filters import Wanted
 from service.admission import Admission
-from service.answer import new_request_id, to_json
+from service.answer import StageTimes, Write, answer_of, new_request_id, to_json
 from service.batcher import MicroBatcher, Ticket
 from service.cache import EmbeddingCache, EmbeddingKey, ResultCache, ResultKey
 from service.errors import ClientGone, DeadlineExceeded, Overloaded, PipelineError, RequestError
-from service.exchange import Exchange, OnDone, Origin, Watcher
-from service.metrics import Metrics, StageTimes
+from service.exchange import Exchange, Watcher
+from service.metrics import Metrics
+from service.origin import OnDone, Origin
 from service.pipeline import Found, Query, columns_of
+from service.query_tokenizer import Prepared
 from service.refusals import RecentRefusals
 from service.release import Release
 from service.schemas import RetrieveRequest
@@ -56,18 +58,19 @@ class Retriever:
         self._metrics = metrics
         self.watchers: list[Watcher] = []
 
-    def handle(self, body: bytes, origin: Origin, on_done: OnDone) -> Work | None:
+    def handle(self, body: bytes, origin: Origin, on_done: OnDone, write: Write = to_json) -> Work | None:
         """Answer one `POST /retrieve`.
 
         Args:
             body: as it came.
             origin: where it came from.
-            on_done: gets the body of the answer, or why there is none.
+            on_done: gets the answer as it was written, or why there is none.
+            write: makes the body of an answer, or what another process makes it from.
 
         Returns:
             The ticket by which its caller can give it up; None where `on_done` has been called already.
         """
-        exchange = Exchange(origin, on_done)
+        exchange = Exchange(origin, on_done, write)
         try:
             return self.retrieve(parse_body(RetrieveRequest, body), exchange)
         except RequestError as error:
@@ -96,7 +99,10 @@ class Retriever:
         if deadline <= perf_counter():
             raise DeadlineExceeded("the time budget was spent before the body was in")
         exchange.release = release = self._choose(exchange.request_id, exchange.origin.release)
-        exchange.text = release.encoder.normalize(request.query)
+        prepared = exchange.origin.prepared
+        if prepared is None or prepared.tokenizer != release.encoder.query_tokenizer.tag:
+            prepared = None  # by no other process, or with the tokenizer of another release
+        exchange.text = release.encoder.normalize(request.query) if prepared is None else prepared.text
         exchange.wanted = wanted = request.wanted(exchange.request_id)
         if self._answer_from_results(exchange, wanted, release):
             return None
@@ -113,7 +119,7 @@ class Retriever:
             release=release,
             embedding_key=key,
             shared=self._embeddings.enabled,
-            token_ids=[] if exchange.cached else release.encoder.tokenize(request.query),
+            token_ids=[] if exchange.cached else _token_ids(request, prepared, release),
             embedding=embedding,
             wanted=wanted,
             fields=request.fields,
@@ -175,8 +181,8 @@ class Retriever:
         self._learn(exchange, outcome, times)
 
     def _answer(self, exchange: Exchange, found: Found) -> tuple[bytes, StageTimes]:
-        request, release = exchange.request, exchange.release
-        assert request is not None and release is not None  # noqa: PT018 - nothing is found before both are known
+        release = exchange.release
+        assert release is not None  # nothing is found before it is known
         now = perf_counter()
         arrived = exchange.origin.arrived
         times = StageTimes(
@@ -186,8 +192,7 @@ class Retriever:
             search=found.search_s,
             total=now - arrived,
         )
-        body = to_json(
-            request,
+        answer = answer_of(
             release,
             found.hits,
             found.columns,
@@ -196,12 +201,12 @@ class Retriever:
             cached=exchange.cached,
             steps=exchange.steps,
         )
-        return body, times
+        return exchange.write(answer), times
 
     def _learn(self, exchange: Exchange, found: Found, times: StageTimes) -> None:
         """What is to be kept of an answer, once it is on its way."""
         wanted, release, steps = exchange.wanted, exchange.release, exchange.steps
-        assert wanted is not None and release is not None  # noqa: PT018 - as above
+        assert wanted is not None and release is not None  # noqa: PT018 - likewise
         if self._results.enabled and not steps and found.embedding is not None:
             self._results.put(ResultKey(release, exchange.text, wanted.top_k, wanted.filters), found.hits)
         self._metrics.answered(times, complete=found.hits.short is None, steps=steps)
@@ -214,3 +219,7 @@ class Retriever:
         for watcher in self.watchers:
             watcher.refused(exchange, error)
         exchange.on_done(error)
+
+
+def _token_ids(request: RetrieveRequest, prepared: Prepared | None, release: Release) -> list[int]:
+    return release.encoder.tokenize(request.query) if prepared is None else prepared.token_ids

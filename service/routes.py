@@ -10,14 +10,13 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Receive, Scope
 
+from service.connection import CONNECTION_KEY
 from service.errors import BodyTooLargeError, ClientGone, RequestError, SlowBodyError
-from service.exchange import Origin
+from service.origin import Origin
 from service.problems import error_response
 from service.schemas import Problem, RetrieveRequest, RetrieveResponse, inline_schema
 from service.service import Service
 
-CONNECTION_KEY = "hlm.connection"
-"""Where the request's scope keeps the `service.connection.Connection` that it came by."""
 BODY_TIMEOUT_S = 10.0
 """The longest `timeout_ms` there is; it is in the body, so until that is read nothing else limits the wait."""
 MOST_LENGTH_DIGITS = 18

@@ -40,6 +40,7 @@ RequestId = Annotated[str, StringConstraints(min_length=1, max_length=128, patte
 Fields = Annotated[list[FieldName], Field(max_length=16, description="Ad fields to return beside id and score.")]
 
 
+MAX_TIMEOUT_MS = 10_000
 MAX_EXCLUDED = 1_000
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Place = Annotated[str, StringConstraints(min_length=1, max_length=32)]
@@ -88,7 +89,7 @@ class RetrieveRequest(BaseModel):
     query: Query
     top_k: TopK = 100
     timeout_ms: int | None = Field(
-        None, ge=1, le=10_000, description="Time budget from arrival to answer; by default the server's."
+        None, ge=1, le=MAX_TIMEOUT_MS, description="Time budget from arrival to answer; by default the server's."
     )
     request_id: RequestId | None = Field(None, description="Comes back in the answer; made up where absent.")
     fields: Fields = []

@@ -8,12 +8,12 @@ from functools import partial
 from cores import usable_cores
 from index.live import LiveStats
 from service.ad_changes import AdChanges
+from service.answer import Write, to_json
 from service.batch_queue import BatchPolicy
 from service.batcher import MicroBatcher
 from service.cache import EmbeddingCache
 from service.cost import BatchCost
 from service.errors import Overloaded
-from service.exchange import OnDone, Origin
 from service.gpu import read_load
 from service.live_parts import LiveOpener
 from service.loading import ReleaseLoader
@@ -21,6 +21,7 @@ from service.low_lane import LowLane
 from service.metrics import Metrics
 from service.monitor import RecallMonitor
 from service.offline_retriever import OfflineRetriever
+from service.origin import OnDone, Origin
 from service.pacing import Pacer
 from service.pipeline import Found, Query, make_pipeline, measure_costs
 from service.probe import Probe
@@ -50,7 +51,7 @@ class Service:
         """
         self.settings = settings
         self.metrics = Metrics()
-        self.pacer = Pacer()
+        self._pacer = Pacer()
         self.draining = False
         live = LiveOpener(settings.record.synchronous, self.metrics.ads, self.metrics.live)
         max_batch_size = settings.batching.max_batch_size
@@ -77,6 +78,11 @@ class Service:
         return self.releases.stable
 
     @property
+    def has_served(self) -> bool:
+        """Whether there may be clients who have to learn that this ends."""
+        return self.release is not None
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """Why a load balancer should send no requests here; empty while it should."""
         if self.draining:
@@ -95,13 +101,16 @@ class Service:
         """False where only a new process can help."""
         return self._watchdog.live
 
-    def handle(self, body: bytes, origin: Origin, on_done: OnDone) -> Work | None:
+    def handle(self, body: bytes, origin: Origin, on_done: OnDone, write: Write = to_json) -> Work | None:
         """Answer one `POST /retrieve`, also while draining, since callers learn of a drain with delay."""
-        return self._retriever.handle(body, origin, on_done)
+        return self._retriever.handle(body, origin, on_done, write)
 
     def shed(self, body: bytes, caller: str) -> Overloaded | None:
         """Why a request is refused without a look at more of it than its time budget; None where it is not."""
-        return self._retriever.shed(body, caller)
+        refusal = self._retriever.shed(body, caller)
+        if refusal is not None:
+            self._pacer.refused(asyncio.get_running_loop())
+        return refusal
 
     async def start(self) -> None:
         """Load, verify and warm up the release beside the running event loop, then take requests.

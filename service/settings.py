@@ -112,6 +112,13 @@ class ServerSettings(Section):
         ge=0,
         description="How long an idle connection is kept; longer than a load balancer keeps its own.",
     )
+    front_processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that read requests, tokenise queries and write answers for the one that encodes and"
+        " searches; 0 does all of it in one process.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="Form of a log line; `auto` is `text` on a terminal and `json` everywhere else."
@@ -263,6 +270,13 @@ class LimitsSettings(Section):
     max_batch_requests: int = Field(
         4, ge=0, description="Most `/retrieve/batch` requests at once; one more is refused as overloaded."
     )
+
+
+class FrontSettings(Section):
+    """What a front process goes by."""
+
+    server: ServerSettings
+    limits: LimitsSettings
 
 
 class MonitorSettings(Section):

@@ -20,7 +20,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from service.metrics import StageTimes
+from service.answer import StageTimes
 from service.tracing import Parent, RequestTrace
 
 DISTRIBUTION = "hlm-retrieval"

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from service.answer import StageTimes
 from service.errors import RequestError, StartupError
-from service.metrics import Metrics, StageTimes
+from service.metrics import Metrics
 from service.release import Release
 from service.settings import TracingSettings
 

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from service.answer import coverage_reason
+from service.answer import StageTimes, coverage_reason
 from service.errors import RequestError
 from service.exchange import Exchange
-from service.metrics import StageTimes
 from service.monitor import RecallMonitor
 from service.pipeline import Found
 from service.releases import Releases

@@ -26,6 +26,7 @@ OF_A_SERVER = {
     "zipf": "--rounds 1 --seconds 0.1 --warm-seconds 0.1 --cache-mib 0 1",
     "low_lane": "--rounds 1 --seconds 0.2",
     "overload": "--seconds 0.3",
+    "front_split": "--rounds 1 --seconds 0.2",
 }
 ALONE = {"record": "--ads 1000 --seconds 0.05", "generator_limit": "--seconds 0.1"}
 RUN_ELSEWHERE = {

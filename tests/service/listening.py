@@ -17,8 +17,8 @@ from service.app import create_app
 from service.batcher import Ticket
 from service.connection import Connection
 from service.errors import Overloaded, RequestError
-from service.exchange import OnDone, Origin
 from service.metrics import Metrics
+from service.origin import OnDone, Origin
 from service.service import Service
 from service.settings import Settings
 

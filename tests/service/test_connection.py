@@ -15,7 +15,7 @@ import uvloop
 from uvicorn.server import ServerState
 
 from service.connection import Connection
-from service.exchange import Origin
+from service.origin import Origin
 from service.service import Service
 
 BODY = b'{"query": "drill"}'

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from service.errors import Overloaded, RequestError
-from service.exchange import Origin
+from service.origin import Origin
 from service.release import Release
 from service.service import Service
 from tests.service.small_artifacts import SmallArtifacts, pair, settings_of

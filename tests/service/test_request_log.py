@@ -16,9 +16,10 @@ import pytest
 from index.ad_index import SearchHits
 from index.ads import AdTable
 from service import request_log
+from service.answer import StageTimes
 from service.errors import StartupError
 from service.hourly_files import HOUR_S, HourlyFiles
-from service.metrics import Metrics, StageTimes
+from service.metrics import Metrics
 from service.release import Release
 from service.request_log import DAY_S, QUEUE_SIZE, RequestLog, open_request_log
 from service.schemas import RetrieveRequest

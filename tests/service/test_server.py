@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 import uvloop
 
-from service.server import DrainingServer
+from service.draining import DrainingServer
 from service.service import Service
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -7,7 +7,7 @@ import weakref
 from time import perf_counter
 
 from service.errors import RequestError
-from service.exchange import Origin
+from service.origin import Origin
 from service.service import Service
 from tests.service.small_artifacts import SmallArtifacts, pair, settings_of
 

@@ -13,8 +13,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from service.answer import StageTimes
 from service.errors import StartupError
-from service.metrics import Metrics, StageTimes
+from service.metrics import Metrics
 from service.release import Release
 from service.settings import TracingSettings
 from service.spans import OtlpSpans
