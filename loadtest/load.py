@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+OBEYS = "obeys"
+"""What a worker says to the master once it takes loads."""
 Arrivals = Literal["poisson", "constant"]
 
 

@@ -18,7 +18,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 
 from artifacts.errors import HlmError
-from loadtest.load import Load
+from loadtest.load import OBEYS, Load
 from loadtest.traffic import Traffic, parse_mix, read_filters
 from loadtest.users import RetrieveUser, Work
 
@@ -91,4 +91,5 @@ def _obey(environment: Environment, worker: runners.WorkerRunner) -> None:
             data["load"] = {"number": number, "ended": work.ended, **work.recorder.take()}
 
     worker.register_message("load", take_load)
+    worker.send_message(OBEYS)  # Locust itself says that a worker is ready before this file has been asked
     environment.events.report_to_master.add_listener(report)  # type: ignore[no-untyped-call]

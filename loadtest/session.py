@@ -20,7 +20,7 @@ from locust import runners
 from locust.env import Environment
 
 from loadtest.errors import LoadTestError
-from loadtest.load import Load
+from loadtest.load import OBEYS, Load
 from loadtest.samples import Samples
 from loadtest.traffic import Traffic
 from loadtest.users import SLACK_S, RetrieveUser
@@ -50,6 +50,9 @@ class Session:
         self._number = -1
         self._reports: list[dict[str, Any]] = []
         self._ended: dict[str, int] = {}
+        self._obeying: set[str] = set()
+        """Workers that take loads."""
+        master.register_message(OBEYS, lambda msg, **_: self._obeying.add(msg.node_id))
         master.environment.events.worker_report.add_listener(self._take)  # type: ignore[no-untyped-call]
 
     def run(self, load: Load, watch: Watch) -> tuple[float, Samples]:
@@ -100,11 +103,14 @@ class Session:
             LoadTestError: they are not, after a minute.
         """
         with gevent.Timeout(READY_S, False):
-            while len(self._master.clients.ready) < self._workers:
+            while self._ready() < self._workers:
                 gevent.sleep(0.02)
             return
-        found = len(self._master.clients.ready)
+        found = self._ready()
         raise LoadTestError(f"expected {self._workers} load workers, found {found} after {READY_S:.0f} s")
+
+    def _ready(self) -> int:
+        return len({client.id for client in self._master.clients.ready} & self._obeying)
 
 
 @contextmanager

@@ -190,6 +190,7 @@ def test_a_killed_engine_takes_its_front_processes_along_and_clients_are_told(st
         time.sleep(0.2)
         server.process.kill()
         assert read(connection).startswith(b"HTTP/1.1 503 ")
+        server.process.communicate(timeout=PATIENCE_S)  # its front processes hold its output too, and end
     eventually(lambda: not any(front.is_running() for front in fronts))
     port = int(server.url.rsplit(":", 1)[1])
     with socket.create_server(("127.0.0.1", port)):  # whoever restarts the service finds its address free
