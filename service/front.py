@@ -104,7 +104,11 @@ class Front(Link):
         except ValidationError:
             return MAX_TIMEOUT_MS, None
         timeout_ms = request.timeout_ms or self.settings.limits.default_timeout_ms
-        return timeout_ms, None if self._tokenizer is None else self._tokenizer.prepare(request.query)
+        try:
+            return timeout_ms, None if self._tokenizer is None else self._tokenizer.prepare(request.query)
+        except Exception:  # the engine will meet it too, and fail this query alone
+            logger.exception("a query could not be tokenised")
+            return timeout_ms, None
 
     def _cancel(self, number: int) -> None:
         if self._pending.pop(number, None) is not None:
