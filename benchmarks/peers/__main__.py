@@ -7,6 +7,7 @@ says otherwise. FastAPI + sentence-transformers runs the checkpoint itself (fp32
 What was measured is kept in `--results`; a comparison that was interrupted goes on from there.
 
 How to read it:
+- bare_: the same work in a loop without a server (`benchmarks/bare.py`), on the server's core just before this service.
 - qps_N: answers a second with N closed-loop clients; p50_ms_1 with one.
 - capacity: the highest Poisson rate whose p99, from when a request was due, is within 25 ms, by bisection.
 - p50/p99_ms_50, _80: at 50 % and 80 % of each server's own capacity; p99_ms_rival: at half that of the best other.
@@ -37,7 +38,7 @@ from benchmarks.peers.report import BOTH_CORES, ONE_CORE, best_other, render, su
 from benchmarks.peers.results import Results, Run
 from benchmarks.peers.running import Limits, Seat, running
 from benchmarks.queries import read_queries
-from benchmarks.servers import add_arguments, two_cores
+from benchmarks.servers import add_arguments, bare_pipeline, two_cores
 from benchmarks.skew import Replay, fit_law
 from benchmarks.tables import wide_console
 from export.source import DEMO, resolve
@@ -49,6 +50,7 @@ SKEWED = 50_000
 PLACES = 1_000
 """Of a server that is not overloaded: no limit."""
 FIRST_PORT = 18_400
+BARE_BATCH_SIZES = (1, 4, 8)
 
 
 class Comparison:
@@ -59,6 +61,7 @@ class Comparison:
         skewed = Replay(read_queries(args.skewed_queries or args.queries), fit_law(), seed=0).stream()
         self._questions = Questions(queries, list(islice(skewed, SKEWED)), args.top_k, args.seconds)
         files = {"encoder": args.encoder, "index": args.index, "checkpoint": resolve(DEMO).directory}
+        self._args = args
         self._variables = {f"PEER_{name.upper()}": str(path) for name, path in files.items()}
         self._results = results
         self._port = FIRST_PORT
@@ -87,13 +90,14 @@ class Comparison:
         self._results.add(run)
 
     def _measure(self, peer: Peer, seat: Seat, number: int) -> tuple[Figures, dict[str, bool]]:
+        limit = self._bare(seat) if peer.name == OURS and not seat.shared else {}
         with running(peer, self._next_port(), seat, self._variables, Limits(PATIENT_MS, PLACES)) as server:
             load = Measurement(server, seat, self._questions, seed=100 * number)
             if peer.cached:
                 return load.skewed(), {}
             if seat.shared:
                 return load.usual(), {}
-            figures = {"ready_s": server.ready_s, "idle_cpu": load.idle()} | load.usual() | load.skewed()
+            figures = limit | {"ready_s": server.ready_s, "idle_cpu": load.idle()} | load.usual() | load.skewed()
             rival = best_other(self._results.of_round(seat.name, number))
             if peer.name == OURS and rival:
                 figures |= load.at(rival["capacity"] / 2, "_rival")
@@ -103,6 +107,15 @@ class Comparison:
         with running(peer, self._next_port(), seat, self._variables, limits) as server:
             urgent = Measurement(server, seat, self._questions, seed=100 * number)
             return figures | urgent.overload(throughput(figures)), checks
+
+    def _bare(self, seat: Seat) -> Figures:
+        """What no server on these files passes by much: their work in a loop."""
+        with bare_pipeline(self._args, min(seat.server_cores)) as bare:
+            loads = []
+            for batch_size in BARE_BATCH_SIZES:
+                bare.start(batch_size, self._questions.seconds)
+                loads.append(bare.result())
+        return {"bare_p50_ms_1": loads[0].p50_ms, "bare_qps": max(load.queries_per_second for load in loads)}
 
     def _next_port(self) -> int:
         self._port += 1

@@ -89,7 +89,15 @@ def test_what_another_does_better_comes_first():
 def test_a_bar_that_is_missed_says_so():
     even = [run_of("fast", figures_of(400, 4)), run_of(OURS, figures_of(480, 1))]
     [line] = [line for line in render(even).splitlines() if line.startswith("| throughput |")]
-    assert line == "| throughput | ≥ 1.25 × | 1.20 | **missed** |"
+    assert line == "| throughput | ≥ 1.25 × | 1.20 | – | **missed** |"
+
+
+def test_what_a_bare_loop_would_reach_stands_beside_a_bar():
+    bare = {"bare_qps": 500.0, "bare_p50_ms_1": 2.4}
+    runs = [run_of("fast", figures_of(400, 4)), run_of(OURS, figures_of(480, 3) | bare)]
+    lines = render(runs).splitlines()
+    assert "| throughput | ≥ 1.25 × | 1.20 | 1.25 | **missed** |" in lines
+    assert "| p50 with one client | ≤ 0.5 × | 0.75 | 0.60 | **missed** |" in lines
 
 
 def test_the_summary_is_plain_json():

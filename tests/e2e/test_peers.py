@@ -74,4 +74,5 @@ def test_the_comparison_in_small(encoder: Path, graph_index: Path, tmp_path: Pat
     assert found["checks"][OURS]["poison"]
     assert found["checks"][OURS]["sigterm"]
     assert found["bars"]["throughput"] > 0
+    assert found[ONE_CORE][OURS]["bare_p50_ms_1"] > 0
     assert lines[1] == lines[0]
