@@ -45,7 +45,7 @@ from export.source import DEMO, resolve
 from loadtest.result import machine, now
 from terminal import progress
 
-SKEWED = 50_000
+SKEWED = 200_000
 """Queries of the replay; more than any server answers meanwhile."""
 PLACES = 1_000
 """Of a server that is not overloaded: no limit."""
