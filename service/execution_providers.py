@@ -91,6 +91,11 @@ def device_of(provider: str, options: Mapping[str, Mapping[str, str]]) -> tuple[
     return "cpu", 0
 
 
+def captures_graphs(provider: str, options: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a session captures its runs as CUDA graphs; arguments as of `device_of`."""
+    return provider == CUDA and options.get(CUDA, {}).get("enable_cuda_graph", "0").lower() in {"1", "true"}
+
+
 def check_one_build() -> None:
     """See that there is one onnxruntime.
 
