@@ -75,6 +75,13 @@ class ExecutionProviders:
                 " so nevertheless"
             )
 
+    def stand_in(self, running: Collection[str]) -> str | None:
+        """Which provider stands in for what was wanted most, in a sentence; None where none does."""
+        first = self.wanted[0].name
+        if first in running:
+            return None
+        return f"{first} cannot be had, so {next(iter(running))} stands in for it, as inference.allow_fallback lets it"
+
 
 CPU_ONLY = ExecutionProviders()
 
