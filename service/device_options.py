@@ -23,7 +23,6 @@ from service.execution_providers import (
 )
 from service.gpu import read_gpu
 from service.shapes import Shape
-from terminal import LOG_INTERVAL_S, repeatedly
 
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 """Of which an encoder has two or three; TensorRT ignores what is said of one that it lacks."""
@@ -118,7 +117,7 @@ def tensorrt_options(engines: Path, shapes: Sequence[Shape]) -> dict[str, str]:
 
 
 @contextmanager
-def engines_built(providers: ExecutionProviders, interval_s: float = LOG_INTERVAL_S) -> Iterator[None]:
+def engines_built(providers: ExecutionProviders, interval_s: float = 5.0) -> Iterator[None]:
     """Log around the opening of a session whether its TensorRT engine is at hand or built, and for how long by now.
 
     onnxruntime builds it in there, and says nothing before it is done.
@@ -132,6 +131,8 @@ def engines_built(providers: ExecutionProviders, interval_s: float = LOG_INTERVA
         logger.info("the TensorRT engine is taken from %s", path)
         yield
         return
+    from terminal import repeatedly  # noqa: PLC0415 - of all this alone needs rich
+
     started = monotonic()
     logger.info("a TensorRT engine is built into %s, which takes minutes", path)
     with repeatedly(interval_s, lambda s: logger.info("a TensorRT engine is built into %s: %.0f s so far", path, s)):
