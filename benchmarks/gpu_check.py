@@ -27,6 +27,7 @@ from typing import Any
 
 from artifacts.errors import HlmError
 from benchmarks.errors import BenchmarkError
+from benchmarks.gpu_bars import hold_against_bars
 from benchmarks.gpu_models import MINILM
 from benchmarks.gpu_timing import Clock, time_berts
 from benchmarks.gpu_torch import time_qwens
@@ -115,6 +116,7 @@ def main() -> None:
         if args.only is None or part.name in args.only:
             run_part(report, part)
             report["seconds"]["total"] = round(perf_counter() - started, 1)
+            report["bars"] = hold_against_bars(report)
             if args.out:
                 args.out.write_text(json.dumps(report) + "\n")
     print(json.dumps(report))
