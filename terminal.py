@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from rich.console import Console
@@ -54,19 +54,43 @@ def progress(label: str, total: int, unit: str, *, done: int = 0, rate: bool = T
 
 @contextlib.contextmanager
 def waiting(label: str) -> Iterator[None]:
-    """Show that something takes long whose progress cannot be seen: the time on a terminal, a line in a log.
+    """Show that something takes long whose progress cannot be seen: the time on a terminal, lines in a log.
 
     Args:
         label: what is waited for, for example `Loading release 2026-11-23a`.
     """
     if not console.is_terminal:
         console.print(f"{label} …", markup=False, soft_wrap=True)
-        yield
+        with repeatedly(LOG_INTERVAL_S, lambda s: console.print(f"{label}: {s:,.0f} s", markup=False, soft_wrap=True)):
+            yield
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as shown:
         shown.add_task(label, total=None)
         yield
+
+
+@contextlib.contextmanager
+def repeatedly(interval_s: float, say: Callable[[float], object]) -> Iterator[None]:
+    """Have something said from another thread as long as the block runs, which nothing else could say.
+
+    Args:
+        interval_s: between two times.
+        say: is given the seconds since the start.
+    """
+    done, started = threading.Event(), time.monotonic()
+
+    def run() -> None:
+        while not done.wait(interval_s):
+            say(time.monotonic() - started)
+
+    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class _RateColumn(ProgressColumn):

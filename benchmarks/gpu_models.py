@@ -1,6 +1,7 @@
 """The encoders that `benchmarks.gpu_check` times, in their true shapes with random weights: speed depends on no others.
 
-BERT's kind is written as the fused fp16 graph that `hlm export --precision fp16` gives; Qwen3's kind runs in PyTorch.
+Qwen3's kind runs in PyTorch (`benchmarks.gpu_torch`). BERT's kind is written as a graph, which needs the package onnx:
+fused in fp16, as `hlm export --precision fp16` gives it for CUDA, or of standard nodes, for TensorRT and as reference.
 """
 
 from dataclasses import dataclass
@@ -8,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 FP16_BYTES = 2
 POSITIONS = 512
 MICROSOFT = "com.microsoft"
+EPSILON = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,88 +61,209 @@ BERTS = (
     *(_minilm(layers) for layers in (6, 3, 2)),
 )
 """all-mpnet-base-v2 without its relative positions, and three students."""
+MINILM = BERTS[1]
 STUDENT = ModelShape("qwen3-190m-4-layers", "qwen3", 4, 1024, 768, 16, 8, 128, 151_669)
 """The shape that the paper's figures lead to."""
 TEACHER = ModelShape("qwen3-embedding-4b", "qwen3", 36, 2560, 9728, 32, 8, 128, 151_669)
-QWENS = (STUDENT, ModelShape("qwen3-embedding-0.6b", "qwen3", 28, 1024, 3072, 16, 8, 128, 151_669), TEACHER)
+QWENS = (STUDENT, TEACHER, ModelShape("qwen3-embedding-0.6b", "qwen3", 28, 1024, 3072, 16, 8, 128, 151_669))
 
 
-def write_bert(shape: ModelShape, path: Path, seed: int = 0) -> None:
-    """Write the fused fp16 graph of an encoder of BERT's kind: mean pooling and normalisation in it, fp32 out."""
-    graph = _Graph(np.random.default_rng(seed))
-    hidden = shape.hidden
-    graph.add("Cast", ["input_ids"], "ids32", to=TensorProto.INT32)
-    graph.add("Cast", ["attention_mask"], "mask32", to=TensorProto.INT32)
-    tables = [graph.weight(shape.vocabulary, hidden), graph.weight(POSITIONS, hidden)]
-    embed = ["ids32", "", *tables, "", *graph.norm(hidden), "mask32"]
-    graph.add("EmbedLayerNormalization", embed, "x0", "mask_index", domain=MICROSOFT)
-    for layer in range(shape.layers):
-        _add_layer(graph, shape, f"x{layer}", f"x{layer + 1}")
-    _add_pooling(graph, f"x{shape.layers}")
+def write_bert(shape: ModelShape, path: Path, seed: int = 0, *, fused: bool = True, fp16: bool = True) -> None:
+    """Write the graph of an encoder of BERT's kind: mean pooling and normalisation in it, fp32 out.
+
+    Args:
+        shape: of the encoder.
+        path: of the graph.
+        seed: equal seeds give equal weights, but for what fp16 rounds away.
+        fused: of onnxruntime's own nodes, as its optimiser leaves a graph for CUDA; else of standard ones.
+        fp16: what the graph computes in.
+    """
+    from onnx import TensorProto, helper, save  # noqa: PLC0415 - whoever has it not can still time Qwen3's kind
+
+    graph = _Graph(np.random.default_rng(seed), np.dtype(np.float16 if fp16 else np.float32))
+    tokens = (_add_fused if fused else _add_plain)(graph, shape)
+    _add_pooling(graph, tokens)
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"])
         for name in ("input_ids", "attention_mask")
     ]
-    output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", hidden])
+    output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", shape.hidden])
     proto = helper.make_graph(graph.nodes, shape.name, inputs, [output], graph.weights)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
-    onnx.save(helper.make_model(proto, opset_imports=opsets, ir_version=9), path)
+    save(helper.make_model(proto, opset_imports=opsets, ir_version=9), path)
 
 
-def _add_layer(graph: "_Graph", shape: ModelShape, before: str, after: str) -> None:
-    hidden, wide, name = shape.hidden, shape.feed_forward, after
-    qkv = [graph.weight(hidden, 3 * hidden), graph.weight(3 * hidden)]
-    graph.add("Attention", [before, *qkv, "mask_index"], f"{name}.attended", domain=MICROSOFT, num_heads=shape.heads)
-    graph.add("MatMul", [f"{name}.attended", graph.weight(hidden, hidden)], f"{name}.projected")
-    graph.skip_norm(f"{name}.projected", before, hidden, f"{name}.middle")
-    graph.add("MatMul", [f"{name}.middle", graph.weight(hidden, wide)], f"{name}.wide")
-    graph.add("BiasGelu", [f"{name}.wide", graph.weight(wide)], f"{name}.gelu", domain=MICROSOFT)
-    graph.add("MatMul", [f"{name}.gelu", graph.weight(wide, hidden)], f"{name}.narrow")
-    graph.skip_norm(f"{name}.narrow", f"{name}.middle", hidden, after)
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Names of the weights of one layer."""
+
+    qkv: str
+    qkv_bias: str
+    projection: str
+    projection_bias: str
+    wide: str
+    wide_bias: str
+    narrow: str
+    narrow_bias: str
 
 
-def _add_pooling(graph: "_Graph", tokens: str) -> None:
-    graph.add("Cast", ["attention_mask"], "mask16", to=TensorProto.FLOAT16)
-    graph.add("Unsqueeze", ["mask16", graph.constant([2])], "mask")
+class _Graph:
+    """Nodes and random weights as they are added; both kinds of graph ask for the same weights in the same order."""
+
+    def __init__(self, rng: np.random.Generator, dtype: "np.dtype[Any]") -> None:
+        self._rng = rng
+        self.dtype = dtype
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def add(self, kind: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any) -> str:
+        """A node, and its first output; onnxruntime's own ones have a domain."""
+        from onnx import helper  # noqa: PLC0415 - see write_bert
+
+        self.nodes.append(helper.make_node(kind, inputs, list(outputs), domain=domain, **attributes))
+        return outputs[0]
+
+    def tables(self, shape: ModelShape) -> list[str]:
+        """Embeddings of tokens and of positions."""
+        return [self.weight(shape.vocabulary, shape.hidden), self.weight(POSITIONS, shape.hidden)]
+
+    def layer(self, shape: ModelShape) -> _Layer:
+        """Weights of the next layer."""
+        hidden, wide = shape.hidden, shape.feed_forward
+        sizes = ((hidden, 3 * hidden), (hidden, hidden), (hidden, wide), (wide, hidden))
+        return _Layer(*(self.weight(*one) for size in sizes for one in (size, size[1:])))
+
+    def norm(self, hidden: int) -> list[str]:
+        """Scale and shift of a layer norm."""
+        return [self._store(np.ones(hidden, self.dtype)), self._store(np.zeros(hidden, self.dtype))]
+
+    def weight(self, *size: int) -> str:
+        """Random numbers that keep activations near their usual size."""
+        return self._store((self._rng.standard_normal(size, np.float32) * 0.02).astype(self.dtype))
+
+    def integers(self, *values: int) -> str:
+        """A tensor of them."""
+        return self._store(np.array(values, np.int64))
+
+    def number(self, value: float) -> str:
+        """A scalar."""
+        return self._store(np.array(value, self.dtype))
+
+    def element(self) -> int:
+        """What the graph computes in, as ONNX numbers it."""
+        from onnx import TensorProto  # noqa: PLC0415 - see write_bert
+
+        return int(TensorProto.FLOAT16 if self.dtype == np.float16 else TensorProto.FLOAT)
+
+    def _store(self, array: Any) -> str:
+        from onnx import numpy_helper  # noqa: PLC0415 - see write_bert
+
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(array, name))
+        return name
+
+
+def _add_fused(graph: _Graph, shape: ModelShape) -> str:
+    """Embedding and layers of onnxruntime's own nodes; the token vectors' name."""
+    from onnx import TensorProto  # noqa: PLC0415 - see write_bert
+
+    hidden = shape.hidden
+    ids, mask = (
+        graph.add("Cast", [name], f"{name}.int32", to=TensorProto.INT32) for name in ("input_ids", "attention_mask")
+    )
+    embedded = [ids, "", *graph.tables(shape), "", *graph.norm(hidden), mask]
+    before = graph.add("EmbedLayerNormalization", embedded, "x0", "mask_index", domain=MICROSOFT, epsilon=EPSILON)
+
+    def skip_norm(value: str, skip: str, bias: str, output: str) -> str:
+        inputs = [value, skip, *graph.norm(hidden), bias]
+        return graph.add("SkipLayerNormalization", inputs, output, domain=MICROSOFT, epsilon=EPSILON)
+
+    for number in range(1, shape.layers + 1):
+        weights, name = graph.layer(shape), f"x{number}"
+        attention = [before, weights.qkv, weights.qkv_bias, "mask_index"]
+        attended = graph.add("Attention", attention, f"{name}.attended", domain=MICROSOFT, num_heads=shape.heads)
+        projected = graph.add("MatMul", [attended, weights.projection], f"{name}.projected")
+        middle = skip_norm(projected, before, weights.projection_bias, f"{name}.middle")
+        wide = graph.add("MatMul", [middle, weights.wide], f"{name}.wide")
+        active = graph.add("BiasGelu", [wide, weights.wide_bias], f"{name}.gelu", domain=MICROSOFT)
+        narrow = graph.add("MatMul", [active, weights.narrow], f"{name}.narrow")
+        before = skip_norm(narrow, middle, weights.narrow_bias, name)
+    return before
+
+
+def _add_plain(graph: _Graph, shape: ModelShape) -> str:
+    """The same of standard nodes."""
+    ids, positions = graph.tables(shape)
+    length = graph.add("Gather", [graph.add("Shape", ["input_ids"], "size"), graph.integers(1)], "length")
+    end = graph.add("Squeeze", [length, graph.integers(0)], "end")
+    zero, one = (graph.add("Squeeze", [graph.integers(value), graph.integers(0)], f"n{value}") for value in (0, 1))
+    place = graph.add("Range", [zero, end, one], "places")
+    found = [graph.add("Gather", [ids, "input_ids"], "words"), graph.add("Gather", [positions, place], "placed")]
+    before = _norm(graph, graph.add("Add", found, "summed"), shape.hidden, "x0")
+    bias = _mask_bias(graph)
+    for number in range(1, shape.layers + 1):
+        weights, name = graph.layer(shape), f"x{number}"
+        attended = _attend(graph, shape, weights, before, bias, name)
+        projected = _linear(graph, attended, weights.projection, weights.projection_bias, f"{name}.projected")
+        residual = graph.add("Add", [projected, before], f"{name}.residual")
+        middle = _norm(graph, residual, shape.hidden, f"{name}.middle")
+        wide = _linear(graph, middle, weights.wide, weights.wide_bias, f"{name}.wide")
+        narrow = _linear(graph, _gelu(graph, wide, name), weights.narrow, weights.narrow_bias, f"{name}.narrow")
+        before = _norm(graph, graph.add("Add", [narrow, middle], f"{name}.sum"), shape.hidden, name)
+    return before
+
+
+def _linear(graph: _Graph, value: str, weight: str, bias: str, output: str) -> str:
+    return graph.add("Add", [graph.add("MatMul", [value, weight], f"{output}.product"), bias], output)
+
+
+def _norm(graph: _Graph, value: str, hidden: int, output: str) -> str:
+    return graph.add("LayerNormalization", [value, *graph.norm(hidden)], output, epsilon=EPSILON)
+
+
+def _gelu(graph: _Graph, value: str, name: str) -> str:
+    scaled = graph.add("Div", [value, graph.number(2**0.5)], f"{name}.scaled")
+    grown = graph.add("Add", [graph.add("Erf", [scaled], f"{name}.erf"), graph.number(1)], f"{name}.grown")
+    halved = graph.add("Mul", [value, graph.number(0.5)], f"{name}.halved")
+    return graph.add("Mul", [halved, grown], f"{name}.gelu")
+
+
+def _mask_bias(graph: _Graph) -> str:
+    """Zero where a token is, and far below zero where none is: (batch, 1, 1, length)."""
+    mask = graph.add("Cast", ["attention_mask"], "mask.number", to=graph.element())
+    wide = graph.add("Unsqueeze", [mask, graph.integers(1, 2)], "mask.wide")
+    return graph.add("Mul", [graph.add("Sub", [graph.number(1), wide], "unmasked"), graph.number(-1e4)], "mask.bias")
+
+
+def _attend(graph: _Graph, shape: ModelShape, weights: _Layer, value: str, bias: str, name: str) -> str:
+    """Attention of all heads: (batch, length, hidden) in and out."""
+    joined = _linear(graph, value, weights.qkv, weights.qkv_bias, f"{name}.qkv")
+    sizes = graph.integers(*[shape.hidden] * 3)
+    parts = [f"{name}.{part}" for part in ("query", "key", "value")]
+    graph.add("Split", [joined, sizes], *parts, axis=2)
+    heads = graph.integers(0, 0, shape.heads, shape.head_dim)
+    apart = [graph.add("Reshape", [part, heads], f"{part}.heads") for part in parts]
+    query, key, values = (
+        graph.add("Transpose", [part], f"{part}.turned", perm=[0, 2, 3, 1] if at == 1 else [0, 2, 1, 3])
+        for at, part in enumerate(apart)
+    )
+    scores = graph.add("MatMul", [query, key], f"{name}.scores")
+    scaled = graph.add("Mul", [scores, graph.number(shape.head_dim**-0.5)], f"{name}.scores.scaled")
+    shares = graph.add("Softmax", [graph.add("Add", [scaled, bias], f"{name}.masked")], f"{name}.shares", axis=3)
+    mixed = graph.add("MatMul", [shares, values], f"{name}.mixed")
+    together = graph.add("Transpose", [mixed], f"{name}.together", perm=[0, 2, 1, 3])
+    return graph.add("Reshape", [together, graph.integers(0, 0, shape.hidden)], f"{name}.attended")
+
+
+def _add_pooling(graph: _Graph, tokens: str) -> None:
+    from onnx import TensorProto  # noqa: PLC0415 - see write_bert
+
+    graph.add("Cast", ["attention_mask"], "pool.mask", to=graph.element())
+    graph.add("Unsqueeze", ["pool.mask", graph.integers(2)], "mask")
     graph.add("Mul", [tokens, "mask"], "masked")
-    graph.add("ReduceSum", ["masked", graph.constant([1])], "sum", keepdims=0)
-    graph.add("ReduceSum", ["mask", graph.constant([1])], "count", keepdims=0)
+    graph.add("ReduceSum", ["masked", graph.integers(1)], "sum", keepdims=0)
+    graph.add("ReduceSum", ["mask", graph.integers(1)], "count", keepdims=0)
     graph.add("Div", ["sum", "count"], "mean")
     graph.add("ReduceL2", ["mean"], "norm", axes=[1], keepdims=1)
     graph.add("Div", ["mean", "norm"], "unit")
     graph.add("Cast", ["unit"], "embedding", to=TensorProto.FLOAT)
-
-
-class _Graph:
-    """Nodes and random weights as they are added."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def add(self, kind: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any) -> None:
-        """A node; onnxruntime's own ones have a domain."""
-        self.nodes.append(helper.make_node(kind, inputs, list(outputs), domain=domain, **attributes))
-
-    def skip_norm(self, value: str, skip: str, hidden: int, output: str) -> None:
-        """Residual, bias and layer norm as one node."""
-        inputs = [value, skip, *self.norm(hidden), self.weight(hidden)]
-        self.add("SkipLayerNormalization", inputs, output, domain=MICROSOFT, epsilon=1e-12)
-
-    def norm(self, hidden: int) -> list[str]:
-        """Scale and shift of a layer norm."""
-        return [self._store(np.ones(hidden, np.float16)), self._store(np.zeros(hidden, np.float16))]
-
-    def weight(self, *size: int) -> str:
-        """Random fp16 numbers that keep activations near their usual size."""
-        return self._store((self._rng.standard_normal(size, np.float32) * 0.02).astype(np.float16))
-
-    def constant(self, values: list[int]) -> str:
-        """A tensor of integers."""
-        return self._store(np.array(values, np.int64))
-
-    def _store(self, array: Any) -> str:
-        name = f"w{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(array, name))
-        return name

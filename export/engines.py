@@ -6,7 +6,7 @@ from time import perf_counter
 from artifacts.errors import HlmError
 from service.encoder import Encoder
 from service.settings import InferenceSettings
-from terminal import console
+from terminal import console, waiting
 
 ON_TENSORRT = {"execution_providers": ["TensorrtExecutionProvider", "CUDAExecutionProvider"]}
 
@@ -21,11 +21,11 @@ def build_engines(artifact: Path, max_batch_size: int) -> None:
     Raises:
         EngineError: there is no TensorRT or no GPU here; the artifact itself is whole.
     """
-    console.print("Building the TensorRT engine, which takes minutes")
     started = perf_counter()
     providers = InferenceSettings.model_validate(ON_TENSORRT).providers(max_batch_size)
     try:
-        encoder, _ = Encoder.load(artifact, providers=providers)
+        with waiting(f"Building the TensorRT engine of {artifact}, which takes minutes"):
+            encoder, _ = Encoder.load(artifact, providers=providers)
     except HlmError as error:
         raise EngineError(f"{artifact} is exported, but its engine cannot be built here: {error}") from error
     count = len(encoder.shape_costs.seconds) if encoder.shape_costs else 0

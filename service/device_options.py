@@ -8,9 +8,11 @@ artifact under the names of all that it depends on.
 import ctypes
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 
 from service.execution_providers import (
     CUDA,
@@ -30,6 +32,7 @@ CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
 """Take from the device what a run needs, where the default doubles what it has."""
 CUDA_FIRST_OPTIONS = CUDA_OPTIONS | {"enable_cuda_graph": "1"}
 """Graphs need all of the encoder on this provider, so only where it is the most wanted one."""
+ENGINE_PATH = "trt_engine_cache_path"
 TENSORRT_OPTIONS = {
     "trt_fp16_enable": "1",
     "trt_layer_norm_fp32_fallback": "1",
@@ -104,15 +107,37 @@ def tensorrt_options(engines: Path, shapes: Sequence[Shape]) -> dict[str, str]:
     """
     least, most = profile_range(shapes)
     best = Shape(most.batch, least.length)  # what full load consists of
-    state = "taken from" if any(engines.glob("*.engine")) else "built, which takes minutes, into"
-    logger.info("TensorRT engines are %s %s", state, engines)
     return TENSORRT_OPTIONS | {
-        "trt_engine_cache_path": str(engines),
+        ENGINE_PATH: str(engines),
         "trt_timing_cache_path": str(engines),
         "trt_profile_min_shapes": _profile(least),
         "trt_profile_opt_shapes": _profile(best),
         "trt_profile_max_shapes": _profile(most),
     }
+
+
+@contextmanager
+def engines_built(providers: ExecutionProviders, interval_s: float = 5.0) -> Iterator[None]:
+    """Log around the opening of a session whether its TensorRT engine is at hand or built, and for how long by now.
+
+    onnxruntime builds it in there, and says nothing before it is done.
+    """
+    paths = [one.options[ENGINE_PATH] for one in providers.wanted if ENGINE_PATH in one.options]
+    if not paths:
+        yield
+        return
+    [path] = paths
+    if any(Path(path).glob("*.engine")):
+        logger.info("the TensorRT engine is taken from %s", path)
+        yield
+        return
+    from terminal import repeatedly  # noqa: PLC0415 - of all this alone needs rich
+
+    started = monotonic()
+    logger.info("a TensorRT engine is built into %s, which takes minutes", path)
+    with repeatedly(interval_s, lambda s: logger.info("a TensorRT engine is built into %s: %.0f s so far", path, s)):
+        yield
+    logger.info("a TensorRT engine was built into %s in %.0f s", path, monotonic() - started)
 
 
 def profile_range(shapes: Sequence[Shape]) -> tuple[Shape, Shape]:

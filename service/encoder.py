@@ -1,5 +1,6 @@
 """Text to embeddings with an encoder artifact: normalise, tokenise, pad, run."""
 
+import logging
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 from artifacts.manifest import EncoderManifest, TextRules
 from artifacts.space import EmbeddingSpace
 from artifacts.store import load_manifest, verify_files
-from service.device_options import with_defaults
+from service.device_options import engines_built, with_defaults
 from service.execution_providers import CPU_ONLY, ExecutionProviders
 from service.lanes import Lanes
 from service.query_tokenizer import TOKENIZER_NAME, QueryTokenizer, open_tokenizer
@@ -21,6 +22,8 @@ from service.session import EncoderSession, pad
 from service.shapes import ShapeCosts, shapes_of
 
 MODEL_NAME = "model.onnx"
+
+logger = logging.getLogger(__name__)
 
 
 class Encoder:
@@ -67,10 +70,13 @@ class Encoder:
             shapes = shapes_of(policy.batch_buckets, paddings, longest)
             complete = with_defaults(providers, directory, shapes)
             open_session = partial(EncoderSession, model, intra_op_threads=intra_op_threads, providers=complete)
-            self._session = Lanes(open_session, shapes, policy.batches_in_flight)
+            with engines_built(complete):
+                self._session = Lanes(open_session, shapes, policy.batches_in_flight)
             self.shape_costs = self._session.costs
         self.execution_providers = self._session.execution_providers
         """What the graph runs on, first what most of it does."""
+        if (stand_in := providers.stand_in(self.execution_providers)) is not None:
+            logger.warning("%s", stand_in)
 
     @classmethod
     def load(

@@ -75,6 +75,13 @@ class ExecutionProviders:
                 " so nevertheless"
             )
 
+    def stand_in(self, running: Collection[str]) -> str | None:
+        """Which provider stands in for what was wanted most, in a sentence; None where none does."""
+        first = self.wanted[0].name
+        if first in running:
+            return None
+        return f"{first} cannot be had, so {next(iter(running))} stands in for it, as inference.allow_fallback lets it"
+
 
 CPU_ONLY = ExecutionProviders()
 
@@ -89,6 +96,11 @@ def device_of(provider: str, options: Mapping[str, Mapping[str, str]]) -> tuple[
     if provider in {CUDA, TENSORRT}:
         return "cuda", int(options.get(provider, {}).get("device_id", "0"))
     return "cpu", 0
+
+
+def captures_graphs(provider: str, options: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a session captures its runs as CUDA graphs; arguments as of `device_of`."""
+    return provider == CUDA and options.get(CUDA, {}).get("enable_cuda_graph", "0").lower() in {"1", "true"}
 
 
 def check_one_build() -> None:

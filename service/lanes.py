@@ -6,10 +6,12 @@
     run ──> waits for one
 
 A session each, because the batches of one would share its stream and the memory of its CUDA graphs; a thread each,
-because onnxruntime keeps those graphs by the thread that captured them.
+because onnxruntime keeps those graphs by the thread that captured them. While one captures, all others wait, those of
+other releases too: see `service.captures`.
 """
 
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -19,6 +21,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from service.captures import TURNS
 from service.session import BoundRun, EncoderSession
 from service.shapes import Shape, ShapeCosts
 
@@ -37,25 +40,57 @@ class _Lane:
 
     def __init__(self, open_session: Callable[[], EncoderSession], shapes: Sequence[Shape]) -> None:
         self._thread = ThreadPoolExecutor(1, "encoder-lane")
-        self.session: EncoderSession = self._thread.submit(open_session).result()
-        self._runs: dict[Shape, BoundRun] = self._thread.submit(self._bind, shapes).result()
+        self._session: EncoderSession | None = None
+        self._runs: dict[Shape, BoundRun] = {}
+        self.execution_providers = self._thread.submit(self._open, open_session, shapes).result()
+        """What it runs on, first what most of it does."""
 
     def run(self, shape: Shape, input_ids: Tokens, attention_mask: Tokens) -> Embeddings:
         """Encode a batch that fits into the shape."""
-        return self._thread.submit(self._runs[shape].run, input_ids, attention_mask).result()
+        return self._thread.submit(self._run, shape, input_ids, attention_mask).result()
 
     def measure(self, shape: Shape) -> float:
         """Run a shape until it is at its usual speed; median seconds of the runs after that."""
-        ones = np.ones(shape, dtype=np.int64)
-        seconds = []
-        for _ in range(FIRST_RUNS + MEASURED_RUNS):
-            started = perf_counter()
-            self.run(shape, ones, ones)
-            seconds.append(perf_counter() - started)
-        return median(seconds[FIRST_RUNS:])
+        return self._thread.submit(self._measure, shape).result()
 
-    def _bind(self, shapes: Sequence[Shape]) -> dict[Shape, BoundRun]:
-        return {shape: self.session.bind(shape, graph_id) for graph_id, shape in enumerate(shapes, start=1)}
+    def close(self) -> None:
+        """Give back what it holds on the device, soon; nothing runs on it any more."""
+        self._thread.submit(self._drop)
+        self._thread.shutdown(wait=False)
+
+    # --- on the lane's thread -----------------------------------------------------------------------------------------
+
+    def _open(self, open_session: Callable[[], EncoderSession], shapes: Sequence[Shape]) -> tuple[str, ...]:
+        session = self._session = open_session()
+        self._runs = {shape: session.bind(shape, graph_id) for graph_id, shape in enumerate(shapes, start=1)}
+        return session.execution_providers
+
+    def _run(self, shape: Shape, input_ids: Tokens, attention_mask: Tokens) -> Embeddings:
+        with TURNS.together():
+            return self._runs[shape].run(input_ids, attention_mask)
+
+    def _measure(self, shape: Shape) -> float:
+        assert self._session is not None
+        ones = np.ones(shape, dtype=np.int64)
+        for _ in range(FIRST_RUNS):
+            with TURNS.alone() if self._session.captures else TURNS.together():
+                self._runs[shape].run(ones, ones)
+        seconds = []
+        for _ in range(MEASURED_RUNS):
+            started = perf_counter()
+            self._run(shape, ones, ones)
+            seconds.append(perf_counter() - started)
+        return median(seconds)
+
+    def _drop(self) -> None:
+        with TURNS.together():
+            self._runs.clear()
+            self._session = None
+
+
+def _close(lanes: Sequence[_Lane]) -> None:
+    for lane in lanes:
+        lane.close()
 
 
 class Lanes:
@@ -74,7 +109,9 @@ class Lanes:
             SessionError: the graph cannot be loaded there.
         """
         lanes = [_Lane(open_session, shapes) for _ in range(count)]
-        self.execution_providers = lanes[0].session.execution_providers
+        # What a device holds is freed on the threads that use it, when no other one captures.
+        weakref.finalize(self, _close, lanes).atexit = False
+        self.execution_providers = lanes[0].execution_providers
         """What they run on, first what most of it does."""
         self.costs = self._warm_up(lanes, shapes)
         """What each shape costs here and now."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from artifacts.errors import HlmError
 from service.device_faults import fault_of
-from service.execution_providers import CPU, CPU_ONLY, ExecutionProviders, device_of
+from service.execution_providers import CPU, CPU_ONLY, ExecutionProviders, captures_graphs, device_of
 from service.pinned import host_array
 from service.shapes import Shape
 
@@ -49,10 +49,7 @@ class EncoderSession:
             # Weights beside the arena, which is then as large as what runs need, and no larger.
             options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
             _load_cuda()
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=to_try)
-        except Exception as error:  # onnxruntime's own exceptions share no base class
-            raise SessionError(f"{path}: not a graph that onnxruntime {ort.__version__} can load: {error}") from error
+        self._session = _open(path, options, to_try, allow_fallback=providers.allow_fallback)
         self.execution_providers = tuple(self._session.get_providers())
         """What it runs on, first what most of it does."""
         providers.check_running(self.execution_providers)
@@ -61,7 +58,10 @@ class EncoderSession:
         if names != [OUTPUT_NAME]:
             raise SessionError(f"{path}: has outputs {names} where an encoder has exactly ['{OUTPUT_NAME}']")
         self._dim = outputs[0].shape[-1]
-        self._device = device_of(self.execution_providers[0], self._session.get_provider_options())
+        told = self._session.get_provider_options()
+        self._device = device_of(self.execution_providers[0], told)
+        self.captures = captures_graphs(self.execution_providers[0], told)
+        """Whether the first runs of a shape capture it as a CUDA graph."""
         self._needs_token_types = TOKEN_TYPES in {entry.name for entry in self._session.get_inputs()}
 
     def run(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -100,6 +100,23 @@ def _session_options(intra_op_threads: int) -> ort.SessionOptions:
     # Shapes change with every batch, so a memory plan per shape would only grow (onnxruntime #13500).
     options.enable_mem_pattern = False
     return options
+
+
+def _open(
+    path: Path, options: ort.SessionOptions, to_try: Sequence[tuple[str, dict[str, str]]], *, allow_fallback: bool
+) -> ort.InferenceSession:
+    """Load a graph; by itself onnxruntime would try again on the CPU, and print why to standard output."""
+    first = to_try[0][0]
+    try:
+        if first == CPU:
+            return ort.InferenceSession(str(path), options, providers=to_try)
+        with contextlib.redirect_stdout(sys.stderr):
+            return ort.InferenceSession(str(path), options, providers=to_try, enable_fallback=int(allow_fallback))
+    except Exception as error:  # onnxruntime's own exceptions share no base class
+        where = "" if first == CPU else f" on {first}"
+        raise SessionError(
+            f"{path}: not a graph that onnxruntime {ort.__version__} can load{where}: {error}"
+        ) from error
 
 
 def _load_cuda() -> None:

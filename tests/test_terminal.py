@@ -1,6 +1,7 @@
 """Progress: a line every few seconds in a log, a bar on a terminal."""
 
 import io
+import threading
 
 import pytest
 from rich.console import Console
@@ -49,3 +50,19 @@ def test_a_word_on_how_it_goes_is_shown(screen: io.StringIO, monkeypatch: pytest
         now = 10.0
         advance(2, "loss 0.1234")
     assert screen.getvalue().splitlines()[0] == "Align: 2 of 4 steps, 0.2/s, 10 s left, loss 0.1234"
+
+
+def test_a_log_is_told_again_and_again_how_long_something_takes(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(terminal, "LOG_INTERVAL_S", 0.001)
+    with terminal.waiting("Building"):
+        while screen.getvalue().count("\n") < 3:
+            pass
+    said = screen.getvalue().splitlines()
+    assert said[0] == "Building …"
+    assert set(said[1:]) == {"Building: 0 s"}
+
+
+def test_nothing_is_said_after_a_failure(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="odd"), terminal.waiting("Building"):
+        raise ValueError("odd")
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]

@@ -38,7 +38,7 @@ RUN_ELSEWHERE = {
     "scale_probe": "by scale",
     "check_index": "in test_index_check.py",
     "drain": "in test_drain_check.py",
-    "gpu_check": "where there is a GPU",
+    "gpu_check": "in tests/benchmarks/test_gpu_check.py and test_gpu_retrieve.py, on the CPU",
     "history": "in test_costs.py",
     "int8_variants": "below, of a small encoder",
     "micro": "in test_costs.py",

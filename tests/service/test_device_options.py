@@ -8,6 +8,7 @@ import pytest
 from service.device_options import (
     EngineTarget,
     engine_directory,
+    engines_built,
     profile_range,
     read_target,
     tensorrt_options,
@@ -93,3 +94,29 @@ def test_without_tensorrt_another_stands_in_only_where_it_may(tmp_path: Path):
 def test_without_a_gpu_nothing_is_built():
     with pytest.raises(ExecutionProviderError, match=r"GPU|nvidia-ml-py"):
         read_target(99)
+
+
+def logged_around(artifact: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is logged while a session is opened, which takes until there are three lines or nothing to say."""
+    complete = with_defaults(ExecutionProviders((TENSORRT,)), artifact, SHAPES, lambda _: H100)
+    caplog.clear()
+    with caplog.at_level("INFO"), engines_built(complete, 0.001):
+        while "taken" not in caplog.text and len(caplog.messages) < 3:
+            pass
+    return caplog.messages
+
+
+def test_an_engine_that_is_built_is_logged_again_and_again(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    first, *between, last = logged_around(tmp_path / "minilm", caplog)
+    path = engine_directory(tmp_path / "minilm", H100, SHAPES)
+    assert first == f"a TensorRT engine is built into {path}, which takes minutes"
+    assert set(between) == {f"a TensorRT engine is built into {path}: 0 s so far"}
+    assert last == f"a TensorRT engine was built into {path} in 0 s"
+    (path / "a.engine").touch()
+    assert logged_around(tmp_path / "minilm", caplog) == [f"the TensorRT engine is taken from {path}"]
+
+
+def test_without_tensorrt_no_engine_is_logged(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO"), engines_built(ExecutionProviders((CUDA,))):
+        pass
+    assert caplog.messages == []

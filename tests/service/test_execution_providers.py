@@ -52,6 +52,14 @@ def test_no_encoder_falls_back_to_the_cpu_in_silence(small: SmallArtifacts):
     assert encoder.encode([encoder.tokenize("drill")]).shape == (1, encoder.space.dim)
 
 
+def test_who_stands_in_is_named():
+    wanted = ExecutionProviders((TENSORRT, CUDA), allow_fallback=True)
+    assert wanted.stand_in((TENSORRT.name, CPU)) is None
+    said = wanted.stand_in((CUDA.name, CPU))
+    assert said is not None
+    assert said.startswith(f"{TENSORRT.name} cannot be had, so {CUDA.name} stands in")
+
+
 def test_settings_take_names_and_options(tmp_path: Path):
     path = tmp_path / "serve.yaml"
     path.write_text("""

@@ -1,6 +1,8 @@
 """What only a GPU can show; skipped without one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import onnxruntime
@@ -47,3 +49,30 @@ def test_memory_does_not_grow_from_batch_to_batch(tmp_path: Path):
     for length in lengths:
         encoder.encode([[101] * int(length)] * int(length % 7 + 1))
     assert read_load(0).memory_used_bytes - before < 1_000_000
+
+
+def test_a_release_is_captured_while_another_serves(tmp_path: Path):
+    """onnxruntime captures in a mode that lets no other thread use the device: neither side may fail."""
+    export(save_transformer(tmp_path / "tiny"), tmp_path / "fp16", precision="fp16")
+    providers = ExecutionProviders((ExecutionProvider(CUDA),), lanes=LANES)
+
+    def load() -> Encoder:
+        return Encoder.load(tmp_path / "fp16", providers=providers)[0]
+
+    serving, stop = load(), Event()
+    token_ids = [serving.tokenize(query) for query in QUERIES]
+    expected = serving.encode(token_ids)
+
+    def serve() -> None:
+        while not stop.is_set():
+            np.testing.assert_allclose(serving.encode(token_ids), expected, atol=1e-3)
+
+    with ThreadPoolExecutor(2) as pool:
+        serves = [pool.submit(serve) for _ in range(2)]
+        try:
+            for _ in range(5):  # each frees the one before
+                np.testing.assert_allclose(load().encode(token_ids), expected, atol=1e-3)
+        finally:
+            stop.set()
+        for one in serves:
+            one.result()
