@@ -19,8 +19,8 @@ from locust.env import Environment
 
 from artifacts.errors import HlmError
 from loadtest.load import OBEYS, Load
-from loadtest.traffic import Traffic, parse_mix, read_filters
-from loadtest.users import RetrieveUser, Work
+from loadtest.traffic import Source, Traffic, parse_mix, read_filters
+from loadtest.users import WALL_S, RetrieveUser, Work
 
 __all__ = ["RetrieveUser"]
 
@@ -77,18 +77,20 @@ def _obey(environment: Environment, worker: runners.WorkerRunner) -> None:
     """Take loads from `hlm loadtest` and report every request of theirs."""
     runners.WORKER_REPORT_INTERVAL = REPORT_S
     number = -1
+    asked: set[str] = set()
 
     def take_load(msg: Any, **_: object) -> None:
         nonlocal number
         number = msg.data["number"]
         traffic = Traffic.model_validate(msg.data["traffic"])
         load = Load(**msg.data["load"] | {"steps": tuple(map(tuple, msg.data["load"]["steps"]))})
-        RetrieveUser.work = Work(load, traffic, worker.worker_index)
+        RetrieveUser.work = Work(load, traffic, Source(worker.worker_index, msg.data["workers"], number, asked))
 
     def report(data: dict[str, Any], **_: object) -> None:
         if number >= 0:
             work = RetrieveUser.work
-            data["load"] = {"number": number, "ended": work.ended, **work.recorder.take()}
+            begun_s = work.begun_s and work.begun_s + WALL_S
+            data["load"] = {"number": number, "begun_s": begun_s, "ended": work.ended, **work.recorder.take()}
 
     worker.register_message("load", take_load)
     worker.send_message(OBEYS)  # Locust itself says that a worker is ready before this file has been asked

@@ -49,7 +49,7 @@ def test_a_replay_at_four_times_the_speed_by_two_workers(tmp_path: Path):
     with serve(lambda _: answer(["a"])) as service:
         options = ("--url", service.url, "--speed", "4", "--workers", "2", "--out", str(tmp_path / "a.json"))
         loadtest("replay", str(log), *options)
-    assert sorted(one["query"] for one in service.requests) == sorted(f"query {number}" for number in range(41))
+    assert sorted(one["query"] for one in service.requests[1:]) == sorted(f"query {number}" for number in range(41))
     (phase,) = read_result(tmp_path / "a.json").phases
     assert phase.seconds == 2
     assert phase.load == "20.5/s, replay at 4 ×"
