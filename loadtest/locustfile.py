@@ -8,6 +8,7 @@ stages take less than a millisecond. They are not requests, so the row `Aggregat
 `hlm loadtest` runs this file in worker processes, to which it sends loads.
 """
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ from loadtest.users import WALL_S, RetrieveUser, Work
 
 __all__ = ["RetrieveUser"]
 
+PLAIN = "plain Locust"
+"""Name of the load without `hlm loadtest`, which sends others."""
+_RUNS = itertools.count()
 REPORT_S = 0.5
 """How often a worker of `hlm loadtest` says what it has seen."""
 
@@ -56,7 +60,20 @@ def prepare(environment: Environment, **_: object) -> None:
     """Make what all users share; options that cannot be used end the run with one sentence."""
     if isinstance(environment.runner, runners.WorkerRunner):
         _obey(environment, environment.runner)
+    RetrieveUser.work = _work(environment)
+
+
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
+def begin(environment: Environment, **_: object) -> None:
+    """Do as the options of the master say, which its workers have by now, or those of the web page."""
+    if RetrieveUser.work.load.name == PLAIN:
+        RetrieveUser.work = _work(environment)
+
+
+def _work(environment: Environment) -> Work:
     options: Any = environment.parsed_options
+    # Of their own for each, lest all of Locust's workers ask the same.
+    source = Source(getattr(environment.runner, "worker_index", 0), load=next(_RUNS))
     try:
         traffic = Traffic(
             queries=Path(options.queries) if options.queries else None,
@@ -68,7 +85,7 @@ def prepare(environment: Environment, **_: object) -> None:
             timeout_ms=options.timeout_ms,
             seed=options.seed,
         )
-        RetrieveUser.work = Work(Load("locust", math.inf, options.rate, options.arrivals), traffic)
+        return Work(Load(PLAIN, math.inf, options.rate, options.arrivals), traffic, source)
     except (HlmError, ValueError) as error:
         sys.exit(str(error))
 
@@ -84,7 +101,7 @@ def _obey(environment: Environment, worker: runners.WorkerRunner) -> None:
         number = msg.data["number"]
         traffic = Traffic.model_validate(msg.data["traffic"])
         load = Load(**msg.data["load"] | {"steps": tuple(map(tuple, msg.data["load"]["steps"]))})
-        RetrieveUser.work = Work(load, traffic, Source(worker.worker_index, msg.data["workers"], number, asked))
+        RetrieveUser.work = Work(load, traffic, Source(msg.data["worker"], msg.data["workers"], number, asked))
 
     def report(data: dict[str, Any], **_: object) -> None:
         if number >= 0:

@@ -29,8 +29,9 @@ def check_places(*paths: Path | None) -> None:
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not path.exists()
             path.open("ab").close()
-            if not path.stat().st_size:
+            if is_new:
                 path.unlink()
         except OSError as error:
             raise LoadTestError(f"{path}: cannot be written ({error.strerror})") from error

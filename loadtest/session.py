@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 from locust import runners
 from locust.env import Environment
+from locust.exception import RPCError
 
 from loadtest.errors import LoadTestError
 from loadtest.load import OBEYS, Load
@@ -71,7 +72,8 @@ class Session:
         self._ended.clear()
         message = {"number": self._number, "workers": self._workers, "load": asdict(load)}
         message["traffic"] = self._traffic.model_dump(mode="json")
-        self._master.send_message("load", message)
+        for worker, client_id in enumerate(sorted(self._there())):
+            self._master.send_message("load", message | {"worker": worker}, client_id=client_id)
         self._master.start(load.users, spawn_rate=load.users)
         try:
             self._wait(load, watch)
@@ -117,7 +119,10 @@ class Session:
         raise LoadTestError(f"expected {self._workers} load workers, found {found} after {READY_S:.0f} s")
 
     def _ready(self) -> int:
-        return len({client.id for client in self._master.clients.ready} & self._obeying)
+        return len(self._there())
+
+    def _there(self) -> set[str]:
+        return {client.id for client in self._master.clients.ready} & self._obeying
 
 
 @contextmanager
@@ -145,7 +150,10 @@ def session(
     address = ANY_ADDRESS if remote_workers else "127.0.0.1"
     port = port or _free_port()
     runners.HEARTBEAT_LIVENESS = round(SILENT_S / runners.HEARTBEAT_INTERVAL)
-    master = environment.create_master_runner(address, port)
+    try:
+        master = environment.create_master_runner(address, port)
+    except RPCError as error:
+        raise LoadTestError(f"--port {port}: expected one that is free ({error})") from error
     children = [_worker(port) for _ in range(workers)]
     _end_as_by_ctrl_c()
     try:

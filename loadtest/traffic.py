@@ -220,7 +220,8 @@ def _never_seen(
     known = set(queries)
 
     def is_new(text: str) -> bool:
-        mine = zlib.crc32(text.encode()) % source.workers == source.worker  # so that workers need not ask each other
+        # By its sum, so that workers need not ask each other.
+        mine = zlib.crc32(text.encode()) % source.workers == source.worker % source.workers
         return mine and text not in known and text not in source.asked
 
     while True:

@@ -1,5 +1,6 @@
 """The command `hlm loadtest` as a person runs it, and a server that stalls."""
 
+import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +36,12 @@ def started(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
         finally:
             if running.poll() is None:
                 running.kill()
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def run(url: str, out: Path, *options: str, code: int = 0) -> Result:

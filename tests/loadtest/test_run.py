@@ -2,7 +2,6 @@
 
 import itertools
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +13,7 @@ import pytest
 
 from loadtest.result import read_result
 from tests.client.standin import Reply, answer, problem, serve
-from tests.loadtest.running import loadtest, run, stalling, started
+from tests.loadtest.running import free_port, loadtest, run, stalling, started
 
 
 def test_a_stall_of_a_second_shows_in_the_open_loop_and_not_in_the_closed(tmp_path: Path):
@@ -130,9 +129,7 @@ def test_a_test_that_is_interrupted_keeps_what_it_saw(tmp_path: Path, number: si
 
 
 def test_two_workers_that_were_started_by_hand_share_the_rate(tmp_path: Path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--worker", "--loglevel", "ERROR"]
     workers = [subprocess.Popen([*command, "--master-host", "127.0.0.1", "--master-port", port]) for _ in range(2)]
     with serve(lambda _: answer(["a"])) as service:
@@ -172,6 +169,14 @@ def test_what_cannot_be_used_is_one_sentence(options: tuple[str, ...], complaint
 def test_workers_that_cannot_be_are_refused(options: tuple[str, ...], complaint: str):
     with serve(lambda _: answer(["a"])) as service:
         assert complaint in loadtest("run", "--url", service.url, *options, code=1).stderr
+
+
+def test_a_port_that_is_taken_is_named():
+    with serve(lambda _: answer(["a"])) as service:
+        port = service.url.rpartition(":")[2]
+        options = ("--url", service.url, "--remote-workers", "1", "--port", port)
+        (line,) = loadtest("run", *options, code=1).stderr.splitlines()
+    assert line.startswith(f"error: --port {port}: expected one that is free")
 
 
 @pytest.mark.parametrize(
