@@ -54,11 +54,11 @@ def stalling(at_s: float, for_s: float) -> Respond:
     lock = threading.Lock()
     begun_s, count = 0.0, 0
 
-    def respond(_: dict[str, Any]) -> Reply:
+    def respond(request: dict[str, Any]) -> Reply:
         nonlocal begun_s, count
         with lock:
-            count += 1
-            if count == 1:  # which asks whether this is a service at all
+            count += bool(request)
+            if not request or count == 1:  # what looks who is there
                 return answer(["a", "b"])
             begun_s = begun_s or time.monotonic()
         passed_s = time.monotonic() - begun_s
