@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 LOG_INTERVAL_S = 5.0
@@ -106,7 +107,7 @@ def _bar(label: str, total: int, unit: str, done: int, rate: bool) -> Iterator[A
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),  # the detail gives way, not this
         TextColumn("{task.fields[detail]}", markup=False),
     )
     with Progress(*columns, console=console) as bar:
@@ -131,7 +132,7 @@ def _log_lines(label: str, total: int, unit: str, done: int, rate: bool) -> Iter
                 fast = f", {speed:,.1f}/s" if rate else ""
                 left = f", {(total - finished) / speed:,.0f} s left" if speed else ""
                 how = f", {detail}" if detail else ""
-                console.print(f"{label}: {finished:,} of {total:,} {unit}{fast}{left}{how}")
+                console.print(f"{label}: {finished:,} of {total:,} {unit}{fast}{left}{how}", soft_wrap=True)
 
     yield advance
     console.print(f"{label}: {finished:,} of {total:,} {unit} in {time.monotonic() - started:,.1f} s")

@@ -115,7 +115,7 @@ def meets(measurement: "Measurement", search: Search, rate: float) -> bool:
     seconds = max(LEAST_SECONDS, search.samples / rate)
     step = _Step(search)
     phase = measurement.run(Load(f"{rate:.4g}/s", seconds, rate), step)
-    return not step.hopeless and not search.latency.miss(phase) and not search.errors.miss(phase)
+    return not step.hopeless and search.latency.judge(phase).met and search.errors.judge(phase).met
 
 
 def knee(phases: list[Phase]) -> float | None:

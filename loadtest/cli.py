@@ -6,14 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from loadtest.result import Result
-    from loadtest.slo import Objective
     from loadtest.traffic import Traffic
 
 app = typer.Typer(no_args_is_help=True)
-
-MISSED = 3
-UNTRUSTED = 4
 
 Url = Annotated[str, typer.Option(help="Where the service listens.")]
 Rates = Annotated[
@@ -86,28 +81,38 @@ def run(
 
     Exit codes:
       0  the objectives were met, or none were given
-      1  the test could not be run, with one sentence that says why
+      1  the test could not be run, or without objectives nothing was answered
+         well, with one sentence that says why
       2  wrong usage
       3  an objective was missed
       4  one was missed, but the generator may be what was measured
+      5  an event of a scenario did not come about
+    130  interrupted; what was measured by then is shown and written
     """
+    from loadtest.finish import end, finish
     from loadtest.load import Load
     from loadtest.measure import Measurement, service_info
+    from loadtest.preflight import check_places, check_service
     from loadtest.session import session
     from loadtest.slo import parse_slo
 
     objectives = parse_slo(slo)
     traffic = _traffic(queries, zipf, new_share, lengths, top_k, filters, timeout_ms, seed)
     loads = [Load(f"{rate:g}/s", seconds, rate, arrivals) for rate in rates or ([] if users else [100.0])]
-    loads += [Load(f"{count} users", seconds, users=count) for count in users or []]
+    loads += [Load(f"{count} user{'s' if count > 1 else ''}", seconds, users=count) for count in users or []]
+    check_places(out, report)
+    check_service(url, traffic)
+    service = service_info(url)
     with session(url, traffic, workers=workers, remote_workers=remote_workers, port=port) as opened:
         measurement = Measurement(opened)
-        for load in loads:
-            measurement.run(load)
-    settings = _settings(traffic, workers + remote_workers)
-    result = measurement.result("Load test", url, settings, service_info(url))
-    _finish(result, out, report)
-    _judge(result, objectives)
+        with measurement.until_interrupted():
+            for load in loads:
+                measurement.run(load)
+    settings: dict[str, object] = {"loads": [str(load) for load in loads], "seconds": seconds, "slo": slo}
+    settings |= _settings(traffic, workers + remote_workers)
+    result = measurement.result("Load test", url, settings, service, objectives)
+    finish(result, out, report)
+    end(result)
 
 
 @app.command()
@@ -149,20 +154,33 @@ def capacity(
       1  the test could not be run, or no rate met the objectives
       2  wrong usage
       4  found, but the generator may be what was measured
+    130  interrupted; what was measured by then is shown and written
     """
     from loadtest.capacity import find_capacity, parse_search
     from loadtest.errors import LoadTestError
+    from loadtest.finish import INTERRUPTED, UNTRUSTED, finish
     from loadtest.measure import Measurement, service_info
+    from loadtest.preflight import check_places, check_service
+    from loadtest.result import Capacity
     from loadtest.session import session
 
     search = parse_search(slo, first_rate, tolerance, confidence, margin)
     traffic = _traffic(queries, zipf, new_share, lengths, top_k, filters, timeout_ms, seed)
+    check_places(out, report)
+    check_service(url, traffic)
+    service = service_info(url)
+    found: Capacity | None = None
     with session(url, traffic, workers=workers, remote_workers=remote_workers, port=port) as opened:
         measurement = Measurement(opened)
-        found = find_capacity(measurement, search)
-    result = measurement.result("Capacity", url, _settings(traffic, workers + remote_workers), service_info(url))
-    result = result.model_copy(update={"capacity": found})
-    _finish(result, out, report)
+        with measurement.until_interrupted():
+            found = find_capacity(measurement, search)
+    settings: dict[str, object] = {"slo": slo, "from": first_rate, "tolerance": tolerance}
+    settings |= {"confidence": confidence, "margin": margin, "samples": search.samples}
+    settings |= _settings(traffic, workers + remote_workers)
+    result = measurement.result("Capacity", url, settings, service)
+    finish(result.model_copy(update={"capacity": found}), out, report)
+    if found is None:
+        raise typer.Exit(INTERRUPTED)
     if found.rate is None:
         raise LoadTestError(f"no rate down to 1/s met {found.bound}")
     typer.echo(f"capacity {found.rate:,.1f}/s at {found.bound}")
@@ -177,6 +195,8 @@ def replay(
     speed: Annotated[float, typer.Option(min=0.001, help="How much faster than they once came.")] = 1.0,
     timeout_ms: TimeoutMs = 1_000,
     workers: Workers = 1,
+    remote_workers: RemoteWorkers = 0,
+    port: Port = 0,
     slo: Slo = None,
     out: Out = None,
     report: Report = None,
@@ -193,8 +213,10 @@ def replay(
 
     Exit codes: as of `hlm loadtest run`.
     """
+    from loadtest.finish import end, finish
     from loadtest.load import Load
     from loadtest.measure import Measurement, service_info
+    from loadtest.preflight import check_places, check_service
     from loadtest.replay import read_log
     from loadtest.session import session
     from loadtest.slo import parse_slo
@@ -205,13 +227,18 @@ def replay(
     seconds = max(1.0, logged[-1].at_s / speed)
     load = Load(log.stem, seconds, len(logged) / seconds, log=str(log.resolve()), speed=speed)
     traffic = Traffic(timeout_ms=timeout_ms)
-    with session(url, traffic, workers=workers) as opened:
+    check_places(out, report)
+    check_service(url, traffic)
+    service = service_info(url)
+    with session(url, traffic, workers=workers, remote_workers=remote_workers, port=port) as opened:
         measurement = Measurement(opened)
-        measurement.run(load)
-    settings = {"log": str(log), "speed": speed, "timeout_ms": timeout_ms, "workers": workers}
-    result = measurement.result(f"Replay at {speed:g} ×", url, settings, service_info(url))
-    _finish(result, out, report)
-    _judge(result, objectives)
+        with measurement.until_interrupted():
+            measurement.run(load)
+    settings: dict[str, object] = {"log": str(log), "speed": speed, "timeout_ms": timeout_ms, "slo": slo}
+    settings["workers"] = workers + remote_workers
+    result = measurement.result(f"Replay at {speed:g} ×", url, settings, service, objectives)
+    finish(result, out, report)
+    end(result)
 
 
 @app.command()
@@ -219,6 +246,8 @@ def scenario(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML; see docs/loadtest.md.")],
     url: Url = "http://127.0.0.1:8080",
     workers: Workers = 1,
+    remote_workers: RemoteWorkers = 0,
+    port: Port = 0,
     slo: Slo = None,
     out: Out = None,
     report: Report = None,
@@ -232,23 +261,32 @@ def scenario(
     """
     import gevent
 
+    from loadtest.finish import end, finish
     from loadtest.happenings import plan
     from loadtest.measure import Measurement, service_info
+    from loadtest.preflight import check_places, check_service
     from loadtest.scenario import read_scenario
     from loadtest.session import session
     from loadtest.slo import parse_slo
 
     objectives = parse_slo(slo)
     planned = read_scenario(file)
-    with session(url, planned.traffic, workers=workers) as opened:
+    check_places(out, report)
+    check_service(url, planned.traffic)
+    service = service_info(url)
+    with session(url, planned.traffic, workers=workers, remote_workers=remote_workers, port=port) as opened:
         measurement = Measurement(opened)
         events = plan(planned.events, url, measurement)
-        measurement.run_on(planned.title, planned.all_loads())
-        gevent.joinall(events)
-    settings = {"scenario": str(file), **_settings(planned.traffic, workers)}
-    result = measurement.result(planned.title, url, settings, service_info(url))
-    _finish(result, out, report)
-    _judge(result, objectives)
+        with measurement.until_interrupted():
+            measurement.run_on(planned.title, planned.all_loads())
+            gevent.joinall(events)
+        gevent.killall(events)
+    loads = [f"{load.name}: {load}, {load.seconds:g} s" for load in planned.all_loads()]
+    settings: dict[str, object] = {"scenario": str(file), "loads": loads, "slo": slo}
+    settings |= _settings(planned.traffic, workers + remote_workers)
+    result = measurement.result(planned.title, url, settings, service, objectives)
+    finish(result, out, report)
+    end(result)
 
 
 @app.command("report")
@@ -292,7 +330,9 @@ def compare(
     from loadtest.compare import show_comparison
     from loadtest.result import read_result
 
-    show_comparison(read_result(one), read_result(other), (one.stem, other.stem))
+    short = one.stem, other.stem
+    longer = f"{one.parent.name}/{one.stem}", f"{other.parent.name}/{other.stem}"
+    show_comparison(read_result(one), read_result(other), short if one.stem != other.stem else longer)
 
 
 def _traffic(
@@ -321,27 +361,3 @@ def _traffic(
 
 def _settings(traffic: "Traffic", workers: int) -> dict[str, object]:
     return {"workers": workers, **traffic.model_dump(mode="json")}
-
-
-def _judge(result: "Result", objectives: "list[Objective]") -> None:
-    """End with the exit code that the objectives ask for."""
-    missed = [(phase, miss) for phase in result.phases for one in objectives if (miss := one.miss(phase))]
-    for _, miss in missed:
-        typer.echo(miss, err=True)
-    if missed:
-        raise typer.Exit(UNTRUSTED if any(phase.generator.limits for phase, _ in missed) else MISSED)
-
-
-def _finish(result: "Result", out: Path | None, report: Path | None) -> None:
-    """Show the result, and write it and a page about it where asked to."""
-    from loadtest.screen import show_result, show_written
-
-    show_result(result)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(result.model_dump_json(indent=1))
-        show_written(out)
-    if report:
-        from loadtest.report import write_report
-
-        show_written(write_report(result, report)[0])

@@ -20,6 +20,8 @@ TOKEN_VARIABLE = "HLM_ADMIN_TOKEN"  # noqa: S105 - its name, not its value
 DISCONNECT_AFTER_S = 0.001
 BYTE_EVERY_S = 0.5
 SWAP_TIMEOUT_S = 600.0
+Outcome = tuple[str, bool]
+"""In a few words, and whether it came about as planned."""
 QUERY = b'{"query": "cordless drill 18v"}'
 
 
@@ -36,13 +38,13 @@ def _happen(planned: Planned, url: str, measurement: Measurement) -> None:
     gevent.sleep(max(0.0, measurement.started_s + planned.at_s - time.time()))
     at_s = time.time() - measurement.started_s
     try:
-        outcome = _do(planned.do, url)
+        outcome, done = _do(planned.do, url)
     except (OSError, httpx.HTTPError, ValueError) as error:
-        outcome = f"failed: {type(error).__name__}: {error}"
-    measurement.events.append(Event(at_s=round(at_s, 3), name=planned.name, outcome=outcome))
+        outcome, done = f"failed: {type(error).__name__}: {error}", False
+    measurement.events.append(Event(at_s=round(at_s, 3), name=planned.name, outcome=outcome, done=done))
 
 
-def _do(what: Swap | AdUpdates | Kill | Run | SlowClients | Disconnects, url: str) -> str:
+def _do(what: Swap | AdUpdates | Kill | Run | SlowClients | Disconnects, url: str) -> Outcome:
     match what:
         case Swap():
             return _swap(what)
@@ -51,46 +53,54 @@ def _do(what: Swap | AdUpdates | Kill | Run | SlowClients | Disconnects, url: st
         case Kill():
             return _kill(what)
         case Run():
-            return f"exit code {subprocess.run(what.command, check=False, stdin=subprocess.DEVNULL).returncode}"  # noqa: S603 - what it is for
+            return _run(what)
         case SlowClients():
             return _be_slow(what, url)
         case Disconnects():
             return _disconnect(what, url)
 
 
-def _swap(swap: Swap) -> str:
+def _run(run: Run) -> Outcome:
+    code = subprocess.run(run.command, check=False, stdin=subprocess.DEVNULL).returncode  # noqa: S603 - what it is for
+    return f"exit code {code}", code == 0
+
+
+def _swap(swap: Swap) -> Outcome:
     release = swap.model_dump(include={"name", "encoder", "index", "record"}, exclude_none=True)
     with _admin(swap.admin_url) as admin:
         answer = admin.post("/releases/use", json=release, timeout=SWAP_TIMEOUT_S)
-    return "served" if answer.status_code == 200 else f"refused with {answer.status_code}: {answer.text[:200]}"
+    if answer.status_code == 200:
+        return "served", True
+    return f"refused with {answer.status_code}: {answer.text[:200]}", False
 
 
-def _update_ads(updates: AdUpdates, url: str) -> str:
-    found = httpx.post(f"{url.rstrip('/')}/retrieve", content=QUERY, headers={"Content-Type": "application/json"})
+def _update_ads(updates: AdUpdates, url: str) -> Outcome:
+    headers = {"Content-Type": "application/json"}
+    found = httpx.post(f"{url.rstrip('/')}/retrieve", content=QUERY, headers=headers, trust_env=False)
     ad_ids = [ad["ad_id"] for ad in found.json().get("ads", [])]
     if not ad_ids:
-        return "failed: no ad was found whose bid could be changed"
+        return "failed: no ad was found whose bid could be changed", False
     done = 0
     with _admin(updates.admin_url) as admin:
         for number in _paced(updates.rate, updates.seconds):
             ad_id = quote(ad_ids[number % len(ad_ids)], safe="")
             answer = admin.patch(f"/ads/{ad_id}", content=json.dumps({"bid": 0.1 + number % 10 / 10}))
             done += answer.status_code == 200
-    return f"{done} of {number + 1} bids changed"
+    return f"{done} of {number + 1} bids changed", done == number + 1
 
 
-def _kill(kill: Kill) -> str:
+def _kill(kill: Kill) -> Outcome:
     pid = int(kill.pid_file.read_text()) if kill.pid_file else kill.pid
     assert pid
     os.kill(pid, getattr(signal, f"SIG{kill.signal}"))
-    return f"sent SIG{kill.signal} to process {pid}"
+    return f"sent SIG{kill.signal} to process {pid}", True
 
 
-def _be_slow(slow: SlowClients, url: str) -> str:
+def _be_slow(slow: SlowClients, url: str) -> Outcome:
     end_s = time.monotonic() + slow.seconds
     held = gevent.joinall([gevent.spawn(_drip, url, end_s) for _ in range(slow.clients)])
     closed = sum(not greenlet.value for greenlet in held)
-    return f"{closed} of {slow.clients} were cut off by the service"
+    return f"{closed} of {slow.clients} were cut off by the service", True
 
 
 def _drip(url: str, end_s: float) -> bool:
@@ -107,10 +117,10 @@ def _drip(url: str, end_s: float) -> bool:
     return True
 
 
-def _disconnect(disconnects: Disconnects, url: str) -> str:
+def _disconnect(disconnects: Disconnects, url: str) -> Outcome:
     greenlets = [gevent.spawn(_ask_and_go, url) for _ in _paced(disconnects.rate, disconnects.seconds)]
     gevent.joinall(greenlets)
-    return f"{sum(bool(greenlet.value) for greenlet in greenlets)} clients asked and went away"
+    return f"{sum(bool(greenlet.value) for greenlet in greenlets)} clients asked and went away", True
 
 
 def _ask_and_go(url: str) -> bool:

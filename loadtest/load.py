@@ -32,7 +32,19 @@ class Load:
     def __str__(self) -> str:
         if self.rate is None:
             return f"{self.users} user{'s' if self.users > 1 else ''}, closed loop"
+        if self.steps:
+            rates = [rate for _, rate in self.steps]
+            return f"{min(rates):,.4g} to {max(rates):,.4g}/s, {self.arrivals}"
         return f"{self.rate:,.4g}/s, {f'replay at {self.speed:g} ×' if self.log else self.arrivals}"
+
+    def rate_at(self, passed_s: float) -> float | None:
+        """Arrivals a second that are planned for a moment of an open loop."""
+        begin_s = 0.0
+        for seconds, rate in self.steps:
+            if passed_s < begin_s + seconds:
+                return rate
+            begin_s += seconds
+        return self.rate if not self.steps else self.steps[-1][1]
 
     def shared(self, users: int) -> "Load":
         """The same from so many sources."""

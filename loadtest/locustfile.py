@@ -8,6 +8,7 @@ stages take less than a millisecond. They are not requests, so the row `Aggregat
 `hlm loadtest` runs this file in worker processes, to which it sends loads.
 """
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -19,11 +20,14 @@ from locust.env import Environment
 
 from artifacts.errors import HlmError
 from loadtest.load import OBEYS, Load
-from loadtest.traffic import Traffic, parse_mix, read_filters
-from loadtest.users import RetrieveUser, Work
+from loadtest.traffic import Source, Traffic, parse_mix, read_filters
+from loadtest.users import WALL_S, RetrieveUser, Work
 
 __all__ = ["RetrieveUser"]
 
+PLAIN = "plain Locust"
+"""Name of the load without `hlm loadtest`, which sends others."""
+_RUNS = itertools.count()
 REPORT_S = 0.5
 """How often a worker of `hlm loadtest` says what it has seen."""
 
@@ -56,7 +60,20 @@ def prepare(environment: Environment, **_: object) -> None:
     """Make what all users share; options that cannot be used end the run with one sentence."""
     if isinstance(environment.runner, runners.WorkerRunner):
         _obey(environment, environment.runner)
+    RetrieveUser.work = _work(environment)
+
+
+@events.test_start.add_listener  # type: ignore[untyped-decorator]
+def begin(environment: Environment, **_: object) -> None:
+    """Do as the options of the master say, which its workers have by now, or those of the web page."""
+    if RetrieveUser.work.load.name == PLAIN:
+        RetrieveUser.work = _work(environment)
+
+
+def _work(environment: Environment) -> Work:
     options: Any = environment.parsed_options
+    # Of their own for each, lest all of Locust's workers ask the same.
+    source = Source(getattr(environment.runner, "worker_index", 0), load=next(_RUNS))
     try:
         traffic = Traffic(
             queries=Path(options.queries) if options.queries else None,
@@ -68,7 +85,7 @@ def prepare(environment: Environment, **_: object) -> None:
             timeout_ms=options.timeout_ms,
             seed=options.seed,
         )
-        RetrieveUser.work = Work(Load("locust", math.inf, options.rate, options.arrivals), traffic)
+        return Work(Load(PLAIN, math.inf, options.rate, options.arrivals), traffic, source)
     except (HlmError, ValueError) as error:
         sys.exit(str(error))
 
@@ -77,18 +94,20 @@ def _obey(environment: Environment, worker: runners.WorkerRunner) -> None:
     """Take loads from `hlm loadtest` and report every request of theirs."""
     runners.WORKER_REPORT_INTERVAL = REPORT_S
     number = -1
+    asked: set[str] = set()
 
     def take_load(msg: Any, **_: object) -> None:
         nonlocal number
         number = msg.data["number"]
         traffic = Traffic.model_validate(msg.data["traffic"])
         load = Load(**msg.data["load"] | {"steps": tuple(map(tuple, msg.data["load"]["steps"]))})
-        RetrieveUser.work = Work(load, traffic, worker.worker_index)
+        RetrieveUser.work = Work(load, traffic, Source(msg.data["worker"], msg.data["workers"], number, asked))
 
     def report(data: dict[str, Any], **_: object) -> None:
         if number >= 0:
             work = RetrieveUser.work
-            data["load"] = {"number": number, "ended": work.ended, **work.recorder.take()}
+            begun_s = work.begun_s and work.begun_s + WALL_S
+            data["load"] = {"number": number, "begun_s": begun_s, "ended": work.ended, **work.recorder.take()}
 
     worker.register_message("load", take_load)
     worker.send_message(OBEYS)  # Locust itself says that a worker is ready before this file has been asked

@@ -6,7 +6,7 @@ from typing import Any
 
 STAGES = ("tokenize", "queue", "encode", "search", "total")
 COLUMNS = ("due_s", "late_s", "latency_s", "outcome", "cached", "degraded", *STAGES)
-"""`due_s` by the wall clock, `late_s` how long after that it was sent, `latency_s` from then to the last byte; the
+"""`due_s` since the load began, `late_s` how long after that it was sent, `latency_s` from then to the last byte; the
 number of its outcome; 0 or 1; the server's own timings in ms, nan where there was no answer 200."""
 OK = "ok"
 NO_STAGES = (float("nan"),) * len(STAGES)

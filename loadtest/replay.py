@@ -31,7 +31,8 @@ def read_log(path: Path, timeout_ms: int) -> list[Logged]:
     try:
         records = [record for file in files for record in _records(file)]
     except (OSError, UnicodeDecodeError) as error:
-        raise LoadTestError(f"{path}: cannot be read as a request log ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise LoadTestError(f"{path}: cannot be read as a request log ({reason})") from error
     asked = [record for record in records if "query" in record and "time" in record]
     if records and not asked:
         raise LoadTestError(f"{path}: has no query to ask again; expected a log written with `query_text: text`")

@@ -1,9 +1,7 @@
 """A result as one HTML page that needs nothing else, and its figures as PNGs."""
 
 import io
-import json
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -11,7 +9,7 @@ from markupsafe import Markup
 
 from loadtest.charts import charts
 from loadtest.result import Result
-from loadtest.screen import milliseconds
+from loadtest.screen import flat, milliseconds
 
 DPI = 150
 TITLES = {
@@ -28,14 +26,17 @@ def write_report(result: Result, path: Path) -> list[Path]:
     figures, written = {}, [path]
     with mpl.rc_context({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "report"}):
         for name, figure in charts(result).items():
+            drawn = io.StringIO()
+            figure.savefig(drawn, format="svg", metadata={"Date": None}, transparent=True)
+            svg = drawn.getvalue()
+            figures[TITLES[name]] = Markup(svg[svg.index("<svg") :])  # noqa: S704 - matplotlib escaped what it drew
+            # A picture that travels alone has to say what it shows; on the page a heading does.
+            title = f"{result.title}: {TITLES[name][0].lower()}{TITLES[name][1:]}"
+            figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=11, fontweight="bold")
             picture = path.with_name(f"{path.stem}-{name}.png")
             figure.savefig(picture, dpi=DPI)
             written.append(picture)
-            drawn = io.StringIO()
-            figure.savefig(drawn, format="svg", metadata={"Date": None})
-            svg = drawn.getvalue()
-            figures[TITLES[name]] = Markup(svg[svg.index("<svg") :])  # noqa: S704 - matplotlib escaped what it drew
-    path.write_text(_page(result, figures))
+    path.write_text(_page(result, figures), encoding="utf-8")
     return written
 
 
@@ -49,14 +50,3 @@ def _page(result: Result, figures: dict[str, Markup]) -> str:
     )
     environment.filters |= {"ms": milliseconds, "flat": flat}
     return environment.get_template("report.html").render(result=result, figures=figures)
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one table: `a.b` → value."""
-    found: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        elif value not in (None, [], {}, ""):
-            found[prefix + name] = value if isinstance(value, str) else json.dumps(value)
-    return found

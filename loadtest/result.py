@@ -87,6 +87,18 @@ class Event(_Model):
     at_s: float
     name: str
     outcome: str = ""
+    done: bool = True
+    """Whether it came about as planned."""
+
+
+class Verdict(_Model):
+    """Whether a phase met one objective."""
+
+    phase: str
+    objective: str
+    """As in `p99=25ms`."""
+    found: str
+    met: bool
 
 
 class Capacity(_Model):
@@ -115,6 +127,20 @@ class Result(_Model):
     timeline: list[Second]
     events: list[Event] = []
     capacity: Capacity | None = None
+    verdicts: list[Verdict] = []
+    """A row a phase and objective."""
+    interrupted: bool = False
+    """Ended before its time, by Ctrl-C or SIGTERM."""
+
+    @property
+    def requests(self) -> int:
+        """Of all phases."""
+        return sum(phase.requests for phase in self.phases)
+
+    @property
+    def good_requests(self) -> int:
+        """Those that were answered well."""
+        return sum(sum(phase.histogram.counts) for phase in self.phases)
 
     @property
     def generator_limits(self) -> bool:

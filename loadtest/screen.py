@@ -1,7 +1,10 @@
 """What load tests print."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -9,7 +12,7 @@ from rich.table import Table
 from loadtest.result import Phase, Result
 from terminal import console
 
-HEADINGS = ("", "offered/s", "achieved/s", "p50 ms", "p99 ms", "p99.9 ms", "errors", "late ms", "busy")
+HEADINGS = ("", "offered\n/s", "achieved\n/s", "p50\nms", "p99\nms", "p99.9\nms", "errors", "late\nms", "busy")
 LEAST_WIDTH = 100
 """Of the table where nobody looks at it on a terminal."""
 
@@ -21,22 +24,34 @@ def show_result(result: Result) -> None:
         caption="late: p99 of how long after its time a request was sent; busy: of the generator's core",
     )
     for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=bool(heading), overflow="fold")
     for phase in result.phases:
         table.add_row(*_cells(phase))
     show_table(table)
     for phase in result.phases:
         for name, count in phase.errors.items():
-            console.print(f"{phase.name}: {count:,} × {name}", markup=False)
+            console.print(f"{phase.name}: {count:,} × {name}", markup=False, soft_wrap=True)
+    for verdict in result.verdicts:
+        if not verdict.met:
+            console.print(
+                f"{verdict.phase}: {verdict.objective} missed with {verdict.found}", markup=False, soft_wrap=True
+            )
+    for event in result.events:
+        style = None if event.done else "bold yellow"
+        console.print(f"{event.at_s:.1f} s: {event.name}: {event.outcome}", markup=False, soft_wrap=True, style=style)
+    if result.interrupted:
+        console.print("[bold yellow]interrupted:[/] this is what was measured by then")
     if result.generator_limits:
         console.print(f"[bold yellow]warning:[/] {limits_message(result)}", soft_wrap=True)
 
 
 def show_table(table: Table) -> None:
-    """On standard output, wide enough to be read where that is no terminal."""
+    """On standard output, wide enough to be read where that is no terminal, and without lines on a narrow one."""
     screen = Console(highlight=False)
     if not screen.is_terminal:
         screen.width = max(screen.width, LEAST_WIDTH)
+    elif screen.width < LEAST_WIDTH:
+        table.box = SIMPLE_HEAD
     screen.print(table)
 
 
@@ -52,6 +67,23 @@ def limits_message(result: Result) -> str:
 def milliseconds(value: float | None) -> str:
     """With as many digits as mean something."""
     return "–" if value is None else f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as one table: `a.b` → value."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        elif value not in (None, [], {}, ""):
+            found[prefix + name] = _words(value)
+    return found
+
+
+def _words(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return "; ".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def show_written(path: Path) -> None:

@@ -18,12 +18,14 @@ from typing import Any
 import gevent
 from locust import runners
 from locust.env import Environment
+from locust.exception import RPCError
 
 from loadtest.errors import LoadTestError
 from loadtest.load import OBEYS, Load
 from loadtest.samples import Samples
 from loadtest.traffic import Traffic
 from loadtest.users import SLACK_S, RetrieveUser
+from terminal import waiting
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 LOOK_S = 0.25
@@ -52,6 +54,8 @@ class Session:
         self._ended: dict[str, int] = {}
         self._obeying: set[str] = set()
         """Workers that take loads."""
+        self.interrupted = False
+        """By Ctrl-C or SIGTERM, which end a load before its time and keep what it saw."""
         master.register_message(OBEYS, lambda msg, **_: self._obeying.add(msg.node_id))
         master.environment.events.worker_report.add_listener(self._take)  # type: ignore[no-untyped-call]
 
@@ -66,14 +70,19 @@ class Session:
         self._number += 1
         self._reports.clear()
         self._ended.clear()
-        message = {"number": self._number, "traffic": self._traffic.model_dump(mode="json"), "load": asdict(load)}
-        self._master.send_message("load", message)
-        started_s = time.time()
+        message = {"number": self._number, "workers": self._workers, "load": asdict(load)}
+        message["traffic"] = self._traffic.model_dump(mode="json")
+        for worker, client_id in enumerate(sorted(self._there())):
+            self._master.send_message("load", message | {"worker": worker}, client_id=client_id)
         self._master.start(load.users, spawn_rate=load.users)
-        self._wait(load, watch)
+        try:
+            self._wait(load, watch)
+        except KeyboardInterrupt:
+            self.interrupted = True
         self._master.stop()
         self.wait_for_workers()
-        return started_s, Samples.of(self._reports)
+        begun_s = [report["begun_s"] for report in self._reports if report["begun_s"]]
+        return min(begun_s, default=time.time()), Samples.of(self._reports)
 
     def _wait(self, load: Load, watch: Watch) -> None:
         started_s, seen, going_on = time.monotonic(), 0, True
@@ -110,7 +119,10 @@ class Session:
         raise LoadTestError(f"expected {self._workers} load workers, found {found} after {READY_S:.0f} s")
 
     def _ready(self) -> int:
-        return len({client.id for client in self._master.clients.ready} & self._obeying)
+        return len(self._there())
+
+    def _there(self) -> set[str]:
+        return {client.id for client in self._master.clients.ready} & self._obeying
 
 
 @contextmanager
@@ -127,19 +139,26 @@ def session(
         port: to which they connect, 0 for a free one; from elsewhere only where some are waited for.
 
     Raises:
-        LoadTestError: they did not come.
+        LoadTestError: they did not come, or none were asked for.
     """
-    traffic.requests()  # what cannot be used is found before anything starts
+    if not workers + remote_workers:
+        raise LoadTestError("expected workers to send the load, on this machine or with --remote-workers; found none")
+    if remote_workers and not port:
+        raise LoadTestError("expected --port with --remote-workers, which have to be told to which one they connect")
     logging.getLogger("locust").setLevel(logging.ERROR)
     environment = Environment(user_classes=[RetrieveUser], host=url)
     address = ANY_ADDRESS if remote_workers else "127.0.0.1"
     port = port or _free_port()
     runners.HEARTBEAT_LIVENESS = round(SILENT_S / runners.HEARTBEAT_INTERVAL)
-    master = environment.create_master_runner(address, port)
+    try:
+        master = environment.create_master_runner(address, port)
+    except RPCError as error:
+        raise LoadTestError(f"--port {port}: expected one that is free ({error})") from error
     children = [_worker(port) for _ in range(workers)]
+    _end_as_by_ctrl_c()
     try:
         opened = Session(master, traffic, workers + remote_workers, children)
-        opened.wait_for_workers()
+        _await_workers(opened, remote_workers, port)
         yield opened
     finally:
         master.quit()
@@ -147,10 +166,27 @@ def session(
             _end(child)
 
 
+def _end_as_by_ctrl_c() -> None:
+    """Whatever ends the command ends its load, and keeps what it saw; workers of their own session would go on."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as below nohup
+            signal.signal(number, signal.default_int_handler)
+
+
+def _await_workers(opened: Session, remote_workers: int, port: int) -> None:
+    if not remote_workers:
+        opened.wait_for_workers()
+        return
+    with waiting(f"Waiting for {remote_workers} load workers of other machines on port {port}"):
+        opened.wait_for_workers()
+
+
 def _worker(port: int) -> Child:
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-host", "127.0.0.1"]
     command += ["--master-port", str(port), "--loglevel", "ERROR"]
-    return subprocess.Popen(command, cwd=LOCUSTFILE.parent.parent, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+    root = LOCUSTFILE.parent.parent
+    # In a session of its own, as Ctrl-C is for the command: it ends the load, and asks the workers what they saw.
+    return subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - our own
 
 
 def _end(child: Child) -> None:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from loadtest.errors import LoadTestError
-from loadtest.result import RANKS, Phase
+from loadtest.result import RANKS, Phase, Verdict
 
 _PART = re.compile(r"(?P<name>[\w.]+)=(?P<value>\d+(\.\d+)?)(?P<unit>ms|s|%)")
 _UNIT = {"ms": 1.0, "s": 1_000.0, "%": 0.01}
@@ -20,16 +20,15 @@ class Objective:
     text: str
 
     def found(self, phase: Phase) -> float | None:
-        """The figure, None where nothing was answered."""
+        """The figure, None where nothing was answered well."""
         return phase.error_share if self.name == "errors" else phase.latency_ms[self.name]
 
-    def miss(self, phase: Phase) -> str | None:
-        """What is wrong, in a few words; None where it is met."""
+    def judge(self, phase: Phase) -> Verdict:
+        """Whether the phase meets it; one without a good answer has no latency that could."""
         found = self.found(phase)
-        if found is not None and found <= self.bound:
-            return None
-        shown = "nothing" if found is None else f"{found:.2%}" if self.name == "errors" else f"{found:,.2f} ms"
-        return f"{phase.name}: {self.text} missed with {shown}"
+        shown = "no answer" if found is None else f"{found:.2%}" if self.name == "errors" else f"{found:,.2f} ms"
+        met = found is not None and found <= self.bound
+        return Verdict(phase=phase.name, objective=self.text, found=shown, met=met)
 
 
 def parse_slo(text: str | None) -> list[Objective]:

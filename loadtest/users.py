@@ -20,10 +20,11 @@ from locust import FastHttpUser, task
 from locust.env import Environment
 from locust.exception import StopUser
 
+from loadtest.answers import judge
 from loadtest.load import Load
-from loadtest.recorder import OK, Recorder
+from loadtest.recorder import Recorder
 from loadtest.replay import Logged, read_log
-from loadtest.traffic import Traffic
+from loadtest.traffic import Source, Traffic
 
 SLACK_S = 5.0
 """How long after `timeout_ms` a user gives up waiting for the service's own refusal."""
@@ -33,6 +34,8 @@ POLL_S = 0.0015
 """The event loop's timers are up to 1 ms late, so the last stretch before an arrival is polled."""
 IDLE_TURN_S = 0.0001
 """A turn of the event loop in which nothing happened takes less."""
+GIVEN_UP = "no answer: given up"
+NEVER_SENT = f"never sent: {MOST_IN_FLIGHT:,} were under way"
 WALL_S = time.time() - time.perf_counter()
 HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
@@ -43,10 +46,11 @@ class Work:
 
     load: Load
     traffic: Traffic
-    worker: int = 0
-    """Number of this process among those that generate the load."""
+    source: Source = field(default_factory=Source)
     recorder: Recorder = field(default_factory=Recorder)
 
+    begun_s: float | None = None
+    """When its first user began, by `perf_counter`; rows count from then."""
     ended: int = 0
     """Users that have had their last answer."""
 
@@ -54,14 +58,15 @@ class Work:
         self._users = itertools.count()
         self._logged: list[Logged] = []
         if self.load.log:
-            self._logged = read_log(Path(self.load.log), self.traffic.timeout_ms)[self.worker :: self.load.users]
+            self._logged = read_log(Path(self.load.log), self.traffic.timeout_ms)[self.source.worker :: self.load.users]
         self.requests: Iterator[dict[str, Any]] = (
-            (logged.request for logged in self._logged) if self.load.log else self.traffic.requests(self.worker)
+            (logged.request for logged in self._logged) if self.load.log else self.traffic.requests(self.source)
         )
 
     def due_s(self) -> Iterator[float]:
         """When the requests of the next open-loop user are due, by `perf_counter`."""
-        rng = random.Random(f"{self.traffic.seed} {self.worker} {next(self._users)} arrivals")  # noqa: S311
+        seed = (self.traffic.seed, self.source.worker, self.source.load, next(self._users))
+        rng = random.Random(f"{seed} arrivals")  # noqa: S311 - a load, not a secret
         begin_s = time.perf_counter()
         if self.load.log:
             return (begin_s + logged.at_s / self.load.speed for logged in self._logged)
@@ -86,29 +91,37 @@ class RetrieveUser(FastHttpUser):
     concurrency = MOST_IN_FLIGHT
 
     def __init__(self, environment: Environment) -> None:
-        self.network_timeout = self.work.traffic.timeout_ms / 1e3 + SLACK_S
+        self.network_timeout = self.connection_timeout = self.work.traffic.timeout_ms / 1e3 + SLACK_S
         super().__init__(environment)
 
     def on_start(self) -> None:
         """Begin; called by Locust."""
+        self.work.begun_s = self.work.begun_s or time.perf_counter()
         self._in_flight = Pool(MOST_IN_FLIGHT)
         self._end_s = time.perf_counter() + self.work.load.seconds
         self._due_s = self.work.due_s() if self.work.load.rate else None
+        self._next_s: float | None = None
 
     def on_stop(self) -> None:
-        """Wait for the last answers; called by Locust."""
-        self._in_flight.join(self.network_timeout)
-        self.work.ended += 1
+        """Wait for the last answers, and own up to what was not even sent; called by Locust."""
+        stopped_s = time.perf_counter()
+        try:
+            self._in_flight.join(self.network_timeout)
+        finally:  # also where Locust's patience ends before
+            self._in_flight.kill()
+            self._record_unsent(stopped_s)
+            self.work.ended += 1
 
     @task
     def retrieve(self) -> None:
         """The next request of this user."""
         if self._due_s is not None:
-            due_s = next(self._due_s, None)
-            if due_s is None:
+            self._next_s = next(self._due_s, None)
+            if self._next_s is None:
                 raise StopUser
-            self.work.wait_until(due_s)
-            self._in_flight.spawn(self._ask, due_s)
+            self.work.wait_until(self._next_s)
+            self._in_flight.spawn(self._ask, self._next_s)
+            self._next_s = None
         elif time.perf_counter() >= self._end_s:
             raise StopUser
         else:
@@ -118,6 +131,21 @@ class RetrieveUser(FastHttpUser):
         """Ask one query; anything but a well-formed 200 is a failure."""
         request = next(self.work.requests)
         late_s = time.perf_counter() - due_s
+        try:
+            outcome, latency_s, answer = self._post(request, due_s)
+        except gevent.GreenletExit:
+            waited_s = time.perf_counter() - due_s
+            if self.work.load.rate or waited_s > self.network_timeout:  # else it is the test that ends, by Ctrl-C
+                self._record(due_s, late_s, waited_s, GIVEN_UP)
+            raise
+        self._record(due_s, late_s, latency_s, outcome, answer)
+
+    def _record(
+        self, due_s: float, late_s: float, latency_s: float, outcome: str, answer: dict[str, Any] | None = None
+    ) -> None:
+        self.work.recorder.add(due_s - (self.work.begun_s or 0.0), late_s, latency_s, outcome, answer)
+
+    def _post(self, request: dict[str, Any], due_s: float) -> tuple[str, float, dict[str, Any] | None]:
         with self.client.post("/retrieve", data=json.dumps(request), headers=HEADERS, catch_response=True) as response:
             latency_s = time.perf_counter() - due_s
             response.request_meta["response_time"] = latency_s * 1e3
@@ -128,42 +156,19 @@ class RetrieveUser(FastHttpUser):
                 response.failure(outcome)
             else:
                 self._log_stages(answer["timings_ms"])
-        self.work.recorder.add(due_s + WALL_S, late_s, latency_s, outcome, answer)
+        return outcome, latency_s, answer
+
+    def _record_unsent(self, now_s: float) -> None:
+        """Count arrivals that were due by now, but that could not be sent, since too many were under way.
+
+        Left out, the rate would be less than what was offered, and nobody would see that.
+        """
+        for due_s in itertools.chain([self._next_s] if self._next_s else [], self._due_s or ()):
+            if due_s > now_s:
+                return
+            self._record(due_s, now_s - due_s, now_s - due_s, NEVER_SENT)
 
     def _log_stages(self, timings_ms: dict[str, float]) -> None:
         # Logged to the entry itself: a request event would count each stage as a request in `Aggregated`.
         for stage, duration_ms in timings_ms.items():
             self.environment.stats.get(f"{stage} (µs)", "stage").log(round(duration_ms * 1e3), 0)
-
-
-def judge(status: int, body: bytes | None, top_k: int) -> tuple[str, dict[str, Any] | None]:
-    """What an answer is, in words few enough to count by, and the answer where it is a well-formed 200."""
-    try:
-        answer = json.loads(body or b"")
-        if status != 200:
-            return f"{status} {answer['type']}", None
-        check_answer(answer, top_k)
-    except (json.JSONDecodeError, UnicodeDecodeError):  # whose messages differ from answer to answer
-        return f"{status}, but not JSON", None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{status}, but malformed: {type(error).__name__}: {error}", None
-    return OK, answer
-
-
-def check_answer(answer: dict[str, Any], top_k: int) -> None:
-    """Raise unless the ads are at most `top_k`, each once, in falling score.
-
-    Raises:
-        ValueError: they are not.
-        KeyError, TypeError: this is no answer to `POST /retrieve`.
-    """
-    ads = answer["ads"]
-    scores = [ad["score"] for ad in ads]
-    if len(ads) > top_k:
-        raise ValueError("more ads than asked for")
-    if len({ad["ad_id"] for ad in ads}) < len(ads):
-        raise ValueError("an ad comes twice")
-    if any(score < following for score, following in itertools.pairwise(scores)):
-        raise ValueError("scores do not fall")
-    if not isinstance(answer["timings_ms"], dict) or not isinstance(answer["coverage"], dict):
-        raise ValueError("timings_ms or coverage is no object")  # noqa: TRY004 - one kind for all

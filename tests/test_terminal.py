@@ -66,3 +66,16 @@ def test_nothing_is_said_after_a_failure(screen: io.StringIO, monkeypatch: pytes
     with pytest.raises(ValueError, match="odd"), terminal.waiting("Building"):
         raise ValueError("odd")
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
+
+
+def test_time_left_is_shown_whole_where_a_long_word_on_how_it_goes_leaves_little_room(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    output, now = io.StringIO(), 0.0
+    narrow = Console(file=output, width=80, force_terminal=True, force_interactive=True, get_time=lambda: now)
+    monkeypatch.setattr(terminal, "console", narrow)
+    with terminal.progress("2,000/s", 60, "s", rate=False) as advance:
+        for _ in range(3):
+            now += 1.0
+            advance(1, "2,000/s due, 1,987/s done, p50 12.3, p99 145.6 ms, 1,234 errors, and then some")
+    assert "0:00:57" in output.getvalue()

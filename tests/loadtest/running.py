@@ -1,9 +1,12 @@
 """The command `hlm loadtest` as a person runs it, and a server that stalls."""
 
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +26,40 @@ def loadtest(
     return result
 
 
+@contextmanager
+def started(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
+    """The command while it runs; it is over when the block ends."""
+    command = [sys.executable, "-W", "error", "hlm.py", "loadtest", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                running.kill()
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 def run(url: str, out: Path, *options: str, code: int = 0) -> Result:
     loadtest("run", "--url", url, "--out", str(out), *options, code=code)
     return read_result(out)
 
 
 def stalling(at_s: float, for_s: float) -> Respond:
-    """Answers at once, but for one stretch of time after the first request in which it answers nobody."""
+    """Answers at once, but for one stretch of time after the first request of a load in which it answers nobody."""
     lock = threading.Lock()
-    begun_s = 0.0
+    begun_s, count = 0.0, 0
 
-    def respond(_: dict[str, Any]) -> Reply:
-        nonlocal begun_s
+    def respond(request: dict[str, Any]) -> Reply:
+        nonlocal begun_s, count
         with lock:
+            count += bool(request)
+            if not request or count == 1:  # what looks who is there
+                return answer(["a", "b"])
             begun_s = begun_s or time.monotonic()
         passed_s = time.monotonic() - begun_s
         if at_s <= passed_s < at_s + for_s:

@@ -3,6 +3,7 @@ import gzip
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.client.standin import Reply, answer, problem, serve
+from tests.loadtest.running import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,10 +99,30 @@ def test_each_kind_of_bad_answer_is_a_failure_of_its_own(tmp_path: Path):
 
 
 def test_open_loop_with_plain_locust(tmp_path: Path):
-    with serve(lambda _: answer(["a"])) as service:
+    def slow(_: dict[str, Any]) -> Reply:
+        time.sleep(0.5)
+        return answer(["a"])
+
+    with serve(slow) as service:
         result = locust(tmp_path, service.url, "--rate", "20", "--arrivals", "constant")
     assert result.returncode == 0, result.stderr
-    assert 80 <= len(service.requests) <= 130  # two users at 20/s each for 3 s, which begin one after the other
+    assert 12 < len(service.requests) <= 122  # of two users at 20/s each; in a closed loop they could ask 12 in 3 s
+
+
+def test_workers_of_locusts_own_ask_each_its_own(tmp_path: Path):
+    queries = tmp_path / "queries.txt"
+    queries.write_text("".join(f"query {number}\n" for number in range(10_000)))
+    port, file = free_port(), ["-f", "loadtest/locustfile.py"]
+    command = [sys.executable, "-m", "locust", *file, "--worker", "--master-port", port, "--loglevel", "ERROR"]
+    workers = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
+    with serve(lambda _: answer(["a"])) as service:
+        options = ("--master", "--expect-workers", "2", "--master-bind-port", port)
+        result = locust(tmp_path, service.url, *options, "--queries", str(queries), "--rate", "20")
+    assert result.returncode == 0, result.stderr
+    assert [worker.wait(timeout=30) for worker in workers] == [0, 0]
+    texts = [request["query"] for request in service.requests]
+    assert len(set(texts)) == len(texts)
+    assert 12 < len(texts) <= 122  # two users at 20/s each; a closed loop would have asked thousands
 
 
 @pytest.mark.parametrize(

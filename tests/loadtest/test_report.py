@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.report import flat, write_report
+from loadtest.report import write_report
 from loadtest.result import Capacity, Event, Result
+from loadtest.screen import flat
 from tests.client.standin import answer, problem, serve
 from tests.loadtest.running import loadtest, run
 
@@ -48,9 +49,10 @@ def test_the_page_needs_nothing_else_and_says_everything(result: Result, tmp_pat
 
 def test_a_result_without_a_good_answer_has_a_page_too(tmp_path: Path):
     out = tmp_path / "none.json"
-    run("http://127.0.0.1:9", out, "--users", "1", "--seconds", "0.5")
+    with serve(lambda _: problem(503, "overloaded", "")) as service:
+        run(service.url, out, "--users", "1", "--seconds", "0.5", code=1)
     loadtest("report", str(out))
-    assert "ConnectionRefusedError" in out.with_suffix(".html").read_text()
+    assert "503 overloaded" in out.with_suffix(".html").read_text()
 
 
 def test_two_results_are_compared_load_by_load(result: Result, tmp_path: Path):
@@ -64,6 +66,20 @@ def test_two_results_are_compared_load_by_load(result: Result, tmp_path: Path):
     (p50,) = (line for line in lines if "p50, ms" in line and "server" not in line)
     assert "+100.0%" in p50
     assert not any("40/s" in line for line in lines)
+
+
+def test_capacities_are_compared_and_settings_that_differ_are_named(result: Result, tmp_path: Path):
+    one, other = tmp_path / "one" / "c.json", tmp_path / "other" / "c.json"
+    for path, rate, workers in ((one, 200.0, 1), (other, 250.0, 2)):
+        path.parent.mkdir()
+        found = Capacity(rate=rate, bound="p99=25ms", knee_rate=None, samples=1, confidence=0.99, margin=0.2)
+        settings = {**result.settings, "workers": workers}
+        path.write_text(result.model_copy(update={"capacity": found, "settings": settings}).model_dump_json())
+    shown = loadtest("compare", str(one), str(other))
+    (line,) = (line for line in shown.stdout.splitlines() if "capacity/s" in line)
+    assert [part for part in ("p99=25ms", "200.00", "250.00", "+25.0%") if part not in line] == []
+    assert "differs: workers: 1 → 2" in shown.stderr
+    assert "zipf" not in shown.stderr
 
 
 def test_what_is_no_result_is_refused(tmp_path: Path):

@@ -1,5 +1,9 @@
 """`hlm loadtest run` against a small server whose behaviour the test chooses."""
 
+import itertools
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,8 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
+from loadtest.result import read_result
 from tests.client.standin import Reply, answer, problem, serve
-from tests.loadtest.running import loadtest, run, stalling
+from tests.loadtest.running import free_port, loadtest, run, stalling, started
 
 
 def test_a_stall_of_a_second_shows_in_the_open_loop_and_not_in_the_closed(tmp_path: Path):
@@ -39,10 +44,11 @@ def test_a_result_tells_what_was_sent_and_what_came_back(tmp_path: Path):
     assert sum(opened.histogram.counts) == 100
     assert len(opened.histogram.edges_ms) == len(opened.histogram.counts) + 1
     assert opened.stages_ms["encode"]["p50"] == 1.125
-    assert closed.requests + opened.requests == len(service.requests)
-    assert sum(second.offered for second in result.timeline) == len(service.requests)
+    assert closed.requests + opened.requests == len(service.requests) - 1  # but for the one that looks who is there
+    assert sum(second.offered for second in result.timeline) == len(service.requests) - 1
     assert all(request["top_k"] == 7 for request in service.requests)
     assert result.settings["top_k"] == {"7": 1.0}
+    assert result.settings["loads"] == ["50/s, constant", "3 users, closed loop"]
     assert result.versions["locust"]
 
 
@@ -55,11 +61,10 @@ def test_two_workers_share_the_rate(tmp_path: Path):
 
 
 def test_a_worker_that_is_killed_ends_the_test_and_not_its_truth():
-    killed = threading.Event()
+    calls = itertools.count()
 
     def kill_the_one_who_asks(_: dict[str, Any]) -> Reply:
-        if not killed.is_set():
-            killed.set()
+        if next(calls) == 1:  # the first is no worker's, and asks whether this is a service at all
             [worker] = (child for child in psutil.Process().children(recursive=True) if "--worker" in child.cmdline())
             worker.kill()
         return answer(["a"])
@@ -83,22 +88,109 @@ def test_objectives_decide_the_exit_code(slo: str, code: int):
     assert "503 overloaded" in result.stderr
 
 
-def test_a_service_that_is_not_there_is_an_error_rate_of_one(tmp_path: Path):
-    result = run("http://127.0.0.1:9", tmp_path / "result.json", "--users", "1", "--seconds", "0.5")
-    (phase,) = result.phases
+def test_a_service_that_only_fails_is_measured_and_said_to_have_answered_nothing_well(tmp_path: Path):
+    out = tmp_path / "result.json"
+    with serve(lambda _: problem(503, "overloaded", "256 are queued")) as service:
+        options = ("--url", service.url, "--users", "1", "--seconds", "0.5", "--out", str(out))
+        result = loadtest("run", *options, code=1)
+    assert "503 overloaded" in result.stderr
+    assert "no request was answered well" in result.stderr
+    (phase,) = read_result(out).phases
     assert phase.error_share == 1
-    assert list(phase.errors) == ["no answer: ConnectionRefusedError"]
     assert phase.latency_ms["p99"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_test_that_is_interrupted_keeps_what_it_saw(tmp_path: Path, number: signal.Signals):
+    out, report = tmp_path / "result.json", tmp_path / "result.html"
+    calls, sent = itertools.count(), threading.Event()
+
+    def respond(_: dict[str, Any]) -> Reply:
+        if next(calls) == 30:
+            sent.set()
+        return answer(["a"])
+
+    with serve(respond) as service:
+        options = ("--rate", "60", "--seconds", "600", "--out", str(out), "--report", str(report))
+        with started("run", "--url", service.url, *options) as command:
+            assert sent.wait(timeout=60)
+            command.send_signal(number)
+            _, complaints = command.communicate(timeout=60)
+    assert command.returncode == 130, complaints
+    assert "interrupted" in complaints
+    assert "Traceback" not in complaints
+    result = read_result(out)
+    (phase,) = result.phases
+    assert result.interrupted
+    assert phase.requests >= 29
+    assert phase.offered_qps == phase.requests / phase.seconds
+    assert phase.seconds < 300
+    assert "Interrupted" in report.read_text()
+
+
+def test_two_workers_that_were_started_by_hand_share_the_rate(tmp_path: Path):
+    port = free_port()
+    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--worker", "--loglevel", "ERROR"]
+    workers = [subprocess.Popen([*command, "--master-host", "127.0.0.1", "--master-port", port]) for _ in range(2)]
+    with serve(lambda _: answer(["a"])) as service:
+        options = ("--workers", "0", "--remote-workers", "2", "--port", port)
+        options += ("--rate", "60", "--arrivals", "constant", "--seconds", "2")
+        result = run(service.url, tmp_path / "result.json", *options)
+    assert result.phases[0].requests == 120
+    assert [worker.wait(timeout=30) for worker in workers] == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--queries", "nowhere.tsv"), "nowhere.tsv: cannot be read as queries"),
+        (("--queries", "nowhere.tsv"), "nowhere.tsv: cannot be read as queries (No such file or directory)"),
         (("--top-k", "10=x"), "'10=x': expected a number, or shares"),
         (("--slo", "p98=1ms"), "'p98=1ms': expected objectives as in p99=25ms,errors=0.1%"),
         (("--lengths", "9=1"), "the built-in queries: none has 9 words"),
+        (("--url", "localhost:8080"), "'localhost:8080': expected a URL such as http://127.0.0.1:8080"),
+        (("--url", "http://127.0.0.1:9"), "POST http://127.0.0.1:9/retrieve: nobody answers there"),
+        (("--out", "README.md/a.json"), "README.md/a.json: cannot be written"),
+        (("--report", "README.md/a/b.html"), "README.md/a/b.html: cannot be written"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(options: tuple[str, ...], complaint: str):
-    assert complaint in loadtest("run", *options, code=1).stderr
+    (line,) = loadtest("run", *options, code=1).stderr.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--workers", "0"), "expected workers to send the load"),
+        (("--remote-workers", "1"), "expected --port with --remote-workers"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(options: tuple[str, ...], complaint: str):
+    with serve(lambda _: answer(["a"])) as service:
+        assert complaint in loadtest("run", "--url", service.url, *options, code=1).stderr
+
+
+def test_a_port_that_is_taken_is_named():
+    with serve(lambda _: answer(["a"])) as service:
+        port = service.url.rpartition(":")[2]
+        options = ("--url", service.url, "--remote-workers", "1", "--port", port)
+        (line,) = loadtest("run", *options, code=1).stderr.splitlines()
+    assert line.startswith(f"error: --port {port}: expected one that is free")
+
+
+@pytest.mark.parametrize(
+    ("reply", "complaint"),
+    [
+        (Reply(404, b"<h1>Not Found</h1>", "text/html"), "found 404, but not JSON"),
+        (Reply(200, b'{"hello": 1}'), "found 200, but malformed"),
+        (problem(400, "invalid_request", "filters: there is no `market`"), "(filters: there is no `market`)"),
+    ],
+    ids=["no such path", "another service", "requests that it refuses"],
+)
+def test_what_is_no_service_for_these_requests_is_found_before_the_load(reply: Reply, complaint: str):
+    with serve(lambda _: reply) as service:
+        (line,) = loadtest("run", "--url", service.url, code=1).stderr.splitlines()
+        assert len(service.requests) == 1
+    assert f"error: POST {service.url}/retrieve: expected ads for " in line
+    assert complaint in line

@@ -45,13 +45,17 @@ def test_loads_follow_each_other_and_events_happen_meanwhile(tmp_path: Path, mon
         file = tmp_path / "scenario.yaml"
         file.write_text(SCENARIO.format(python=sys.executable, url=service.url, pid_file=tmp_path / "pid"))
         out = tmp_path / "out.json"
-        # The stand-in answers POST on /retrieve alone, so the swap fails: a refusal is an outcome, not an end.
-        loadtest("scenario", str(file), "--url", service.url, "--out", str(out), "--slo", "errors=0.1%")
+        # The stand-in answers POST on /retrieve alone, so the swap fails; that ends no load.
+        options = ("--url", service.url, "--out", str(out), "--slo", "errors=0.1%")
+        shown = loadtest("scenario", str(file), *options, code=5).stderr
+    assert "swap to r2: failed" in shown
     assert victim.wait(timeout=10) == -15
     result = read_result(out)
     assert [(phase.name, phase.requests) for phase in result.phases] == [("usual", 40), ("spike", 60), ("after", 20)]
     assert [phase.from_s for phase in result.phases[1:]] == sorted(phase.from_s for phase in result.phases[1:])
     outcomes = {event.name: event.outcome for event in result.events}
+    undone = {event.name for event in result.events if not event.done}
+    assert undone == {"a command", "swap to r2", "nobody there"}
     assert outcomes["a command"] == "exit code 7"
     assert outcomes["swap to r2"].startswith("failed")
     assert outcomes["bids"] == "10 of 10 bids changed"
@@ -69,6 +73,8 @@ def test_loads_follow_each_other_and_events_happen_meanwhile(tmp_path: Path, mon
         ("title: x\nloads: []", "loads: "),
         ("title: x\nloads: [{name: a, rate: 0, seconds: 1}]", r"loads\.0\.rate: "),
         ("title: [", "is not YAML"),
+        ("title: x\ntraffic: {top_k: {0: 1}}\nloads: [{name: a, rate: 1, seconds: 1}]", "traffic.top_k"),
+        ("title: x\ntraffic: {lengths: {1: -1}}\nloads: [{name: a, rate: 1, seconds: 1}]", "traffic.lengths"),
         ("title: x\nloads: [{name: a, rate: 1, seconds: 1}]\nevents: [{at_s: 1, name: k, do: {kind: kill}}]", "either"),
         ("title: x\nloads: [{name: a, rate: 1, seconds: 1}]\nevents: [{at_s: 1, name: k, do: {kind: nap}}]", "nap"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from loadtest.errors import LoadTestError
-from loadtest.traffic import FilterShare, Traffic, read_filters
+from loadtest.traffic import FilterShare, Source, Traffic, read_filters, read_queries
 
 COUNT = 4_000
 
@@ -51,9 +51,47 @@ def test_top_k_and_filters_come_in_their_shares(tmp_path: Path):
 
 def test_the_same_seed_and_worker_ask_the_same(tmp_path: Path):
     traffic = Traffic(zipf=1, new_share=0.2, seed=3)
-    first, again, other = (list(islice(traffic.requests(worker), 50)) for worker in (0, 0, 1))
+    first, again, other = (list(islice(traffic.requests(Source(worker, 2)), 50)) for worker in (0, 0, 1))
     assert first == again
     assert first != other
+
+
+def test_what_is_new_was_asked_by_no_other_worker_and_in_no_earlier_load(tmp_path: Path):
+    path = tmp_path / "queries.txt"
+    path.write_text("red shoe\nblue drill\nsaw\n")  # so few words that combinations soon are used up
+    traffic, texts = Traffic(queries=path, new_share=1), []
+    for worker in range(2):
+        asked: set[str] = set()
+        for load in range(2):
+            requests = traffic.requests(Source(worker, 2, load, asked))
+            texts += [request["query"] for request in islice(requests, 200)]
+    assert len(set(texts)) == len(texts) == 800
+
+
+def test_sources_that_ask_in_turn_begin_at_places_of_their_own(tmp_path: Path):
+    path = tmp_path / "queries.txt"
+    path.write_text("".join(f"q{number}\n" for number in range(1_000)))
+    traffic = Traffic(queries=path)
+    asked = [[one["query"] for one in islice(traffic.requests(Source(worker, 2)), 1_000)] for worker in (0, 1)]
+    assert sorted(asked[0]) == sorted(asked[1])
+    assert asked[0][0] != asked[1][0]
+    assert asked[0][(asked[0].index("q0") + 1) % 1_000] == "q1"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("", "it holds no query"),
+        ("query_id\ttext\nq1\t \n", "it holds no query"),
+        ("query_id\ttext\nq1\tdrill\nq2\n", "row 3 has no column `text`"),
+    ],
+    ids=["empty", "of blanks", "a short row"],
+)
+def test_a_query_file_that_cannot_be_used_is_refused(tmp_path: Path, content: str, complaint: str):
+    path = tmp_path / "queries.tsv"
+    path.write_text(content)
+    with pytest.raises(LoadTestError, match=rf"queries\.tsv: cannot be read as queries \({complaint}\)"):
+        read_queries(path)
 
 
 @pytest.mark.parametrize(
