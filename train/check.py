@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from client.trec import read_qrels, read_queries, read_texts
 from export.source import resolve
 from terminal import console
-from train.data import RELEVANT_GRADE, Inventory, read_inventory, unlabelled_lines
+from train.data import RELEVANT_GRADE, Inventory, read_inventory, unlabelled_lines, word_key
 from train.errors import TrainError
 from train.recipe import Data, Recipe, Side
 from train.runs import Run
@@ -73,11 +73,6 @@ def show_findings(findings: Sequence[Finding]) -> None:
             raise TrainError(
                 f"{finding.what}: {finding.count:,}, for example {finding.example!r}; expected none to be learnt from"
             )
-
-
-def word_key(text: str) -> str:
-    """What makes two queries one: the same words in any order and case."""
-    return " ".join(sorted(text.casefold().split()))
 
 
 def _queries(data: Data, split: str) -> dict[str, str]:

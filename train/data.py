@@ -35,6 +35,10 @@ class Inventory:
     left_out: Counter[str]
     """Lines of the feeds that say no ad, by reason."""
 
+    def titles(self) -> dict[str, str]:
+        """Title of each ad, by ad_id, read anew: few ask for it, and held beside the texts it would take memory."""
+        return {ad["ad_id"]: ad["title"] for ad in map(orjson.loads, self.lines)}
+
 
 @dataclass(frozen=True)
 class LabelledQueries:
@@ -54,6 +58,12 @@ class LabelledQueries:
         chosen = set(rows.tolist())
         grades = [{row: grade for row, grade in judged.items() if row in chosen} for judged in self.grades]
         return LabelledQueries(self.query_ids, self.texts, grades)
+
+    def followed_by(self, others: "LabelledQueries") -> "LabelledQueries":
+        """These queries and then others, whose positions begin where these end."""
+        return LabelledQueries(
+            self.query_ids + others.query_ids, self.texts + others.texts, self.grades + others.grades
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,11 @@ def read_split(directories: Sequence[Path], split: str, inventory: Inventory) ->
     return labelled
 
 
+def dev_queries(data: Data) -> list[Path]:
+    """Files of the queries that measure."""
+    return [directory / "queries.dev.tsv" for directory in data.dev]
+
+
 def label(texts: Mapping[str, str], qrels: Qrels, inventory: Inventory) -> LabelledQueries:
     """Join queries and judgments over the ads of an inventory."""
     labelled = LabelledQueries([], [], [])
@@ -122,6 +137,11 @@ def label(texts: Mapping[str, str], qrels: Qrels, inventory: Inventory) -> Label
             labelled.texts.append(text)
             labelled.grades.append(grades)
     return labelled
+
+
+def word_key(text: str) -> str:
+    """What makes two queries one: the same words in any order and case."""
+    return " ".join(sorted(text.casefold().split()))
 
 
 def relevant_pairs(labelled: LabelledQueries) -> list[Pair]:

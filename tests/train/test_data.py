@@ -10,6 +10,7 @@ import pytest
 from artifacts.errors import HlmError
 from index.feed import FeedReader
 from train.data import (
+    LabelledQueries,
     Pair,
     plan_pair_batches,
     plan_query_batches,
@@ -48,6 +49,7 @@ def test_the_inventory_has_each_ad_once_in_the_order_of_the_sets(data: Data):
     assert inventory.rows == {"a": 0, "b": 1, "c": 2, "d": 3}
     assert inventory.texts[0] == "title a more"
     assert [json.loads(line)["ad_id"] for line in inventory.lines] == ["a", "b", "c", "d"]
+    assert inventory.titles() == {"a": "title a", "b": "title b", "c": "title c", "d": "title d"}
 
 
 def test_expansions_are_added_to_the_texts_of_their_ads_alone(data: Data, tmp_path: Path):
@@ -87,6 +89,13 @@ def test_splits_are_joined_and_keep_what_is_known(data: Data):
     assert labelled.grades == [{0: 2, 1: 0}, {1: 1}, {3: 2}]
     assert relevant_pairs(labelled) == [Pair(0, 0), Pair(2, 3)]
     assert labelled.rows_of_grade(0, 0, 0) == [1]
+
+
+def test_queries_that_follow_others_keep_what_is_known_of_them(data: Data):
+    labelled = read_split(data.train, "train", read_inventory(data))
+    both = labelled.followed_by(LabelledQueries(["x"], ["extra"], [{2: 2}]))
+    assert (both.query_ids, both.texts[-1]) == (["one-1", "one-2", "two-1", "x"], "extra")
+    assert both.grades == [*labelled.grades, {2: 2}]
 
 
 def test_judgments_of_ads_outside_the_inventory_are_left_out(data: Data):

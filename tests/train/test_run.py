@@ -21,11 +21,15 @@ from samples.labelled import labelled_files
 from service.encoder import Encoder
 from tests.e2e.conftest import ROOT, Server
 from tests.train.checkpoints import save_tiny
+from train.data import read_inventory, read_split, relevant_pairs
 from train.encoders import load_encoder
 from train.prune import layers_of
+from train.recipe import load_recipe
 from train.runs import CheckpointManifest, EmbeddingsManifest
+from train.teacher import made_up_queries
 
-STEPS = {"batch_size": 8, "learning_rate": 1e-3}
+BATCH = 8
+STEPS = {"batch_size": BATCH, "learning_rate": 1e-3}
 REFINE = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS}
 
 
@@ -58,6 +62,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
         "teacher": {
             "model": str(checkpoint),
             "loss": negatives,
+            "title_queries": 0.5,
             "matryoshka_dims": [8, 16],
             "optimisation": STEPS,
         }
@@ -101,6 +106,17 @@ def test_all_students_live_in_the_teachers_space_and_have_their_size(finished: P
     assert len(layers_of(student)) == 2
     assert student[0].auto_model.config.intermediate_size == 48
     assert student.get_embedding_dimension() == 16
+
+
+def test_the_teacher_learns_from_titles_beside_labels(finished: Path):
+    directory = finished.parents[1]
+    recipe = load_recipe(directory / "tiny.yaml")
+    inventory = read_inventory(recipe.data)
+    labelled = relevant_pairs(read_split(recipe.data.train, "train", inventory))
+    made_up = relevant_pairs(made_up_queries(recipe, inventory))
+    assert len(made_up) == pytest.approx(len(inventory.texts) / 2, rel=0.2)
+    steps = (finished / "tuned" / "log.csv").read_text().splitlines()[1:]
+    assert len(steps) == len(labelled) // BATCH + len(made_up) // BATCH
 
 
 def test_alignment_brings_the_students_nearer(finished: Path):
