@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -205,12 +206,17 @@ def _batches_of_an_epoch(pairs: Sequence[Pair], batch_size: int, chance: random.
 def read_unlabelled(path: Path) -> list[tuple[str, str]]:
     """Distinct queries, each with its source, in the order of the file; empty ones are left out.
 
+    Two that an encoder reads as one, by case, compatibility forms or spaces, are one, and the first stands: else a
+    query that is held out could be learnt from in another spelling.
+
     Raises:
         TrainError: the file cannot be read or lacks the columns.
     """
-    found = dict(unlabelled_lines(path))
+    found: dict[str, tuple[str, str]] = {}
+    for text, source in unlabelled_lines(path):
+        found.setdefault(" ".join(unicodedata.normalize("NFKC", text).casefold().split()), (text, source))
     found.pop("", None)
-    return list(found.items())
+    return list(found.values())
 
 
 def unlabelled_lines(path: Path) -> list[tuple[str, str]]:

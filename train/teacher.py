@@ -93,7 +93,7 @@ def _tune(run: Run) -> None:
 
         # A step: queries, their ads and hard negatives through the same weights.
         def step_loss(step: int) -> float:
-            batch = pair_batch(batches[step], learnt, negatives)
+            batch = pair_batch(batches[step], learnt, inventory.texts, negatives)
             sizes = [len(batch.queries), len(batch.rows), batch.negatives.size]
             ad_rows = [*batch.rows, *batch.negatives.ravel()]
             groups = [(batch.queries, recipe.query), ([inventory.texts[row] for row in ad_rows], recipe.ad)]

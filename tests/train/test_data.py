@@ -112,6 +112,13 @@ def test_unlabelled_queries_are_distinct_and_carry_their_source(data: Data):
     assert read_unlabelled(data.queries) == [("sofa", "shop"), ("lamp", "title-x")]
 
 
+def test_unlabelled_queries_that_read_alike_are_one_so_that_none_is_held_out_and_learnt(tmp_path: Path):
+    (tmp_path / "q.tsv").write_text(
+        "text\tsource\nLED  lamp\tshop\n \tshop\nled lamp\tweb\nlamp １８v\tweb\nLamp 18V\tweb\n"
+    )
+    assert read_unlabelled(tmp_path / "q.tsv") == [("LED  lamp", "shop"), ("lamp １８v", "web")]
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [("query\tsource\nsofa\tx\n", "expected the columns text and source"), ("text\tsource\nsofa\n", "each on every")],
