@@ -61,7 +61,8 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
     """Measure all stages that have been run, and write the report.
 
     Beside each labelled set stands a filtered one, where there is an index: the same queries, asked with a filter that
-    half the advertisers do not pass, whose ads then do not count as right either.
+    half the advertisers do not pass, whose ads then do not count as right either. What other files give lies in a
+    directory of its own, named after the queries, so that the recipe's own report stays.
 
     Args:
         run: the recipe and its results.
@@ -82,9 +83,11 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
             passing = labelled.among(selection.rows)
             qualities += list(_measure(f"{name}, {FILTERED}", passing, stages.filtered(selection, k), k))
     report = Report(k=k, ad_count=len(inventory.active), stages=qualities)
-    run.evaluation.mkdir(parents=True, exist_ok=True)
-    write_atomic(run.evaluation / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
-    write_atomic(run.evaluation / TABLE_NAME, markdown(report).encode())
+    directory = run.evaluation / files[0].stem if files else run.evaluation
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
+    write_atomic(directory / TABLE_NAME, markdown(report).encode())
+    console.print(f"{directory / TABLE_NAME}: written", markup=False, soft_wrap=True)
     return report
 
 

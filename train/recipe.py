@@ -181,7 +181,7 @@ class Recipe(Part):
     joint: Joint | None = None
     serving: Serving | None = None
     evaluation_k: Annotated[int, Field(ge=1)] = 100
-    """Cutoff of recall and of the overlap with the teacher."""
+    """Cutoff of recall, of the deeper precision and of the overlap with the teacher."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

@@ -91,9 +91,9 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return directory / "runs" / "tiny"
 
 
-def report_of(finished: Path, filters: str = "") -> dict[str, dict[str, Any]]:
+def report_of(finished: Path, filters: str = "", below: str = "") -> dict[str, dict[str, Any]]:
     """The stages of the whole set, or of that where a filter is asked for."""
-    stages = json.loads((finished / "evaluation" / "report.json").read_text())["stages"]
+    stages = json.loads((finished / "evaluation" / below / "report.json").read_text())["stages"]
     return {stage["stage"]: stage for stage in stages if stage["labelled_set"].partition(", ")[2] == filters}
 
 
@@ -183,11 +183,14 @@ def test_a_second_run_makes_nothing_again(finished: Path):
     assert made() == before
 
 
-def test_other_queries_can_be_scored(finished: Path, tmp_path: Path):
-    data = finished.parents[1]
+def test_other_queries_are_scored_in_every_stage_beside_the_recipes_own_report(finished: Path):
+    data, before = finished.parents[1], report_of(finished)
     files = ("--queries", data / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
     run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
-    assert {stage["labelled_set"] for stage in report_of(finished).values()} == {"queries.train"}
+    found = report_of(finished, below="queries.train")
+    assert {stage["labelled_set"] for stage in found.values()} == {"queries.train"}
+    assert list(found) == list(before)
+    assert report_of(finished) == before
 
 
 def test_a_sweep_takes_what_others_made_and_holds_its_arms_against_the_first(finished: Path):
