@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
 from rich.table import Table
 
 from artifacts.store import write_atomic
@@ -122,7 +123,7 @@ def show_report(report: Report) -> None:
     for stage in report.stages:
         values = [f"{stage.measures[name]:.4f} {stage.retention[name].value:.3f}" for name in names]
         table.add_row(stage.labelled_set, stage.stage, *values, f"{stage.overlap:.3f}", f"{stage.cosine_mean:.4f}")
-    console.print(table)
+    Console().print(table)
 
 
 def _labelled_sets(

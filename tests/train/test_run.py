@@ -77,7 +77,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
 def run(*arguments: str | Path) -> str:
     result = CliRunner().invoke(hlm.app, ["train", *map(str, arguments)])
     assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture(scope="module", params=["bert", "qwen3"])
@@ -163,6 +163,18 @@ def test_a_pair_that_learns_together_has_a_space_of_its_own(finished: Path):
     assert report["joint"]["measures"].keys() == report["teacher"]["measures"].keys()
 
 
+def test_a_student_too_far_from_its_teacher_is_not_published(finished: Path):
+    student = {"name": "far", "start": "teacher", "layers": 1, "optimisation": STEPS, "min_cosine": 1}
+    recipe = {"base": str(finished.parents[1] / "tiny.yaml"), "students": [student], "serving": None}
+    path = finished.parents[1] / "far.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    run("teacher", path, "--runs", finished.parent)
+    result = CliRunner().invoke(hlm.app, ["train", "align", str(path), "--runs", str(finished.parent)])
+    assert result.exit_code
+    assert "where at least 1.0000 is wanted" in str(result.exception)
+    assert not (finished.parent / "far" / "aligned" / "far").exists()
+
+
 def test_costs_stand_beside_the_recall_that_they_buy(finished: Path):
     lines = (finished / "evaluation" / "latency.json").read_text().splitlines()
     costs = {f"{cost['name']}, {cost['precision']}": cost for cost in map(json.loads, lines)}
@@ -186,7 +198,7 @@ def test_a_second_run_makes_nothing_again(finished: Path):
 def test_other_queries_are_scored_in_every_stage_beside_the_recipes_own_report(finished: Path):
     data, before = finished.parents[1], report_of(finished)
     files = ("--queries", data / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
-    run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
+    assert "overlap@20" in run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
     found = report_of(finished, below="queries.train")
     assert {stage["labelled_set"] for stage in found.values()} == {"queries.train"}
     assert list(found) == list(before)
