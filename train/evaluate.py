@@ -3,6 +3,7 @@
 hlm train evaluate RECIPE [--queries q.tsv --qrels qrels.tsv]
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from train.stages import Stage, Stages, half_the_advertisers
 REPORT_NAME = "report.json"
 TABLE_NAME = "table.md"
 FILTERED = "half the advertisers"
+PIPE_WIDTH = 200
+"""Columns of the printed table where there is no terminal."""
 
 
 class StageQuality(BaseModel):
@@ -123,7 +126,8 @@ def show_report(report: Report) -> None:
     for stage in report.stages:
         values = [f"{stage.measures[name]:.4f} {stage.retention[name].value:.3f}" for name in names]
         table.add_row(stage.labelled_set, stage.stage, *values, f"{stage.overlap:.3f}", f"{stage.cosine_mean:.4f}")
-    Console().print(table)
+    # In a file or pipe, where the width is not known, no row may be cut.
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def _labelled_sets(
