@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
 
 from client.trec import read_qrels, read_queries, read_texts
 from export.source import resolve
-from terminal import console
-from train.data import RELEVANT_GRADE, Inventory, read_inventory, unlabelled_lines
+from train.data import RELEVANT_GRADE, Inventory, read_inventory, unlabelled_lines, word_key
 from train.errors import TrainError
 from train.recipe import Data, Recipe, Side
 from train.runs import Run
@@ -67,17 +67,12 @@ def show_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         style = "bold red" if finding.is_leak and finding.count else None
         table.add_row(finding.what, f"{finding.count:,}", f"{finding.total:,}", finding.example[:60], style=style)
-    console.print(table, markup=False)
+    Console().print(table, markup=False)
     for finding in findings:
         if finding.is_leak and finding.count:
             raise TrainError(
                 f"{finding.what}: {finding.count:,}, for example {finding.example!r}; expected none to be learnt from"
             )
-
-
-def word_key(text: str) -> str:
-    """What makes two queries one: the same words in any order and case."""
-    return " ".join(sorted(text.casefold().split()))
 
 
 def _queries(data: Data, split: str) -> dict[str, str]:

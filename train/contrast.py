@@ -23,13 +23,25 @@ class PairBatch:
     negatives: NDArray[np.int64]
     """Rows of hard negatives, shape (n, k)."""
     known: Tensor
-    """bool (n, n): whether ad j is known to be right, at least partly, for query i."""
+    """bool (n, n): whether ad j is known to be right, at least partly, for query i, or reads as the query's own ad."""
 
 
-def pair_batch(pairs: Sequence[Pair], labelled: LabelledQueries, negatives: NDArray[np.int64]) -> PairBatch:
-    """Look up all that a step needs; `negatives` has a row for each query of `labelled`, perhaps of no columns."""
+def pair_batch(
+    pairs: Sequence[Pair], labelled: LabelledQueries, ad_texts: Sequence[str], negatives: NDArray[np.int64]
+) -> PairBatch:
+    """Look up all that a step needs.
+
+    Args:
+        pairs: of the step.
+        labelled: whose positions the pairs name.
+        ad_texts: of the whole inventory, by row.
+        negatives: a row for each query of `labelled`, perhaps of no columns.
+    """
     rows = [pair.row for pair in pairs]
-    known = [[labelled.grades[pair.query].get(row, 0) > 0 for row in rows] for pair in pairs]
+    known = [
+        [labelled.grades[pair.query].get(row, 0) > 0 or ad_texts[row] == ad_texts[pair.row] for row in rows]
+        for pair in pairs
+    ]
     positions = [pair.query for pair in pairs]
     return PairBatch(
         [labelled.texts[position] for position in positions], rows, negatives[positions], torch.tensor(known)

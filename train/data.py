@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ class Inventory:
     left_out: Counter[str]
     """Lines of the feeds that say no ad, by reason."""
 
+    def titles(self) -> dict[str, str]:
+        """Title of each ad, by ad_id, read anew: few ask for it, and held beside the texts it would take memory."""
+        return {ad["ad_id"]: ad["title"] for ad in map(orjson.loads, self.lines)}
+
 
 @dataclass(frozen=True)
 class LabelledQueries:
@@ -54,6 +59,12 @@ class LabelledQueries:
         chosen = set(rows.tolist())
         grades = [{row: grade for row, grade in judged.items() if row in chosen} for judged in self.grades]
         return LabelledQueries(self.query_ids, self.texts, grades)
+
+    def followed_by(self, others: "LabelledQueries") -> "LabelledQueries":
+        """These queries and then others, whose positions begin where these end."""
+        return LabelledQueries(
+            self.query_ids + others.query_ids, self.texts + others.texts, self.grades + others.grades
+        )
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,11 @@ def read_split(directories: Sequence[Path], split: str, inventory: Inventory) ->
     return labelled
 
 
+def dev_queries(data: Data) -> list[Path]:
+    """Files of the queries that measure."""
+    return [directory / "queries.dev.tsv" for directory in data.dev]
+
+
 def label(texts: Mapping[str, str], qrels: Qrels, inventory: Inventory) -> LabelledQueries:
     """Join queries and judgments over the ads of an inventory."""
     labelled = LabelledQueries([], [], [])
@@ -122,6 +138,11 @@ def label(texts: Mapping[str, str], qrels: Qrels, inventory: Inventory) -> Label
             labelled.texts.append(text)
             labelled.grades.append(grades)
     return labelled
+
+
+def word_key(text: str) -> str:
+    """What makes two queries one: the same words in any order and case."""
+    return " ".join(sorted(text.casefold().split()))
 
 
 def relevant_pairs(labelled: LabelledQueries) -> list[Pair]:
@@ -185,12 +206,17 @@ def _batches_of_an_epoch(pairs: Sequence[Pair], batch_size: int, chance: random.
 def read_unlabelled(path: Path) -> list[tuple[str, str]]:
     """Distinct queries, each with its source, in the order of the file; empty ones are left out.
 
+    Two that an encoder reads as one, by case, compatibility forms or spaces, are one, and the first stands: else a
+    query that is held out could be learnt from in another spelling.
+
     Raises:
         TrainError: the file cannot be read or lacks the columns.
     """
-    found = dict(unlabelled_lines(path))
+    found: dict[str, tuple[str, str]] = {}
+    for text, source in unlabelled_lines(path):
+        found.setdefault(" ".join(unicodedata.normalize("NFKC", text).casefold().split()), (text, source))
     found.pop("", None)
-    return list(found.items())
+    return list(found.values())
 
 
 def unlabelled_lines(path: Path) -> list[tuple[str, str]]:

@@ -3,12 +3,14 @@
 hlm train evaluate RECIPE [--queries q.tsv --qrels qrels.tsv]
 """
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
 from rich.table import Table
 
 from artifacts.store import write_atomic
@@ -24,6 +26,8 @@ from train.stages import Stage, Stages, half_the_advertisers
 REPORT_NAME = "report.json"
 TABLE_NAME = "table.md"
 FILTERED = "half the advertisers"
+PIPE_WIDTH = 200
+"""Columns of the printed table where there is no terminal."""
 
 
 class StageQuality(BaseModel):
@@ -61,7 +65,8 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
     """Measure all stages that have been run, and write the report.
 
     Beside each labelled set stands a filtered one, where there is an index: the same queries, asked with a filter that
-    half the advertisers do not pass, whose ads then do not count as right either.
+    half the advertisers do not pass, whose ads then do not count as right either. What other files give lies in a
+    directory of its own, named after the queries, so that the recipe's own report stays.
 
     Args:
         run: the recipe and its results.
@@ -82,9 +87,11 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
             passing = labelled.among(selection.rows)
             qualities += list(_measure(f"{name}, {FILTERED}", passing, stages.filtered(selection, k), k))
     report = Report(k=k, ad_count=len(inventory.active), stages=qualities)
-    run.evaluation.mkdir(parents=True, exist_ok=True)
-    write_atomic(run.evaluation / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
-    write_atomic(run.evaluation / TABLE_NAME, markdown(report).encode())
+    directory = run.evaluation / files[0].stem if files else run.evaluation
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
+    write_atomic(directory / TABLE_NAME, markdown(report).encode())
+    console.print(f"{directory / TABLE_NAME}: written", markup=False, soft_wrap=True)
     return report
 
 
@@ -119,7 +126,8 @@ def show_report(report: Report) -> None:
     for stage in report.stages:
         values = [f"{stage.measures[name]:.4f} {stage.retention[name].value:.3f}" for name in names]
         table.add_row(stage.labelled_set, stage.stage, *values, f"{stage.overlap:.3f}", f"{stage.cosine_mean:.4f}")
-    console.print(table)
+    # In a file or pipe, where the width is not known, no row may be cut.
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def _labelled_sets(

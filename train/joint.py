@@ -71,7 +71,7 @@ def _train(run: Run, settings: Joint, key: str, work: Path) -> None:
 
     # A step: queries through the one, ads and hard negatives through the other.
     def step_loss(step: int) -> float:
-        batch = pair_batch(batches[step], labelled, negatives)
+        batch = pair_batch(batches[step], labelled, inventory.texts, negatives)
         sizes = [len(batch.queries), len(batch.rows), batch.negatives.size]
         texts = [inventory.texts[row] for row in [*batch.rows, *batch.negatives.ravel()]]
 

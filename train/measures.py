@@ -28,7 +28,7 @@ class Estimate(BaseModel):
 
 
 def measure_rankings(rows: NDArray[np.int64], grades: Sequence[Mapping[int, int]], k: int) -> PerQuery:
-    """P@10, R@k and nDCG@10 of each query.
+    """P@10, P@k, R@k and nDCG@10 of each query.
 
     Precision and recall take the queries that have an ad of grade 2, nDCG those that have one above 0; an ad that was
     not judged counts as wrong.
@@ -36,16 +36,16 @@ def measure_rankings(rows: NDArray[np.int64], grades: Sequence[Mapping[int, int]
     Args:
         rows: of the ads found, best first, shape (n, at least k).
         grades: of the judged ads by row, for each of the n queries.
-        k: cutoff of recall.
+        k: cutoff of recall, and of the deeper precision, which the paper takes.
     """
-    precision, recall = ir_measures.P(rel=RELEVANT_GRADE) @ 10, ir_measures.R(rel=RELEVANT_GRADE) @ k
-    gain = ir_measures.nDCG @ 10
+    precision, recall = ir_measures.P(rel=RELEVANT_GRADE), ir_measures.R(rel=RELEVANT_GRADE) @ k
+    relevant = dict.fromkeys((precision @ 10, precision @ k, recall), RELEVANT_GRADE)
     run = {
         str(query): {str(row): -float(rank) for rank, row in enumerate(found)}
         for query, found in enumerate(rows[:, : max(k, 10)].tolist())
     }
     values: PerQuery = {}
-    for measure, least in ((precision, RELEVANT_GRADE), (recall, RELEVANT_GRADE), (gain, 1)):
+    for measure, least in (relevant | {ir_measures.nDCG @ 10: 1}).items():
         qrels = {
             str(query): {str(row): grade for row, grade in judged.items()}
             for query, judged in enumerate(grades)

@@ -108,6 +108,9 @@ class Teacher(Part):
     """Lengths at which a beginning of the embedding must be good by itself; all of it always must."""
     mini_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Texts whose activations are held at a time; the whole batch where not given."""
+    title_queries: Annotated[float, Field(ge=0, repr=False)] = 0
+    """Queries made up of each ad's title, this many an ad, that phase 1 learns from once, beside the labelled ones.
+    Their hard negatives are drawn by chance. A fingerprint has it where it is set, apart from the other settings."""
     loss: Contrastive = Contrastive()
     optimisation: Optimisation
 
@@ -178,7 +181,7 @@ class Recipe(Part):
     joint: Joint | None = None
     serving: Serving | None = None
     evaluation_k: Annotated[int, Field(ge=1)] = 100
-    """Cutoff of recall and of the overlap with the teacher."""
+    """Cutoff of recall, of the deeper precision and of the overlap with the teacher."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

@@ -61,13 +61,14 @@ def refine_student(run: Run, student: Student) -> None:
             return
         # The student, and everything else as embeddings: no ad is encoded here.
         torch.manual_seed(recipe.seed)
-        labelled = read_split(recipe.data.train, "train", read_inventory(recipe.data))
+        inventory = read_inventory(recipe.data)
+        labelled = read_split(recipe.data.train, "train", inventory)
         embed_with_teacher(run, run.train_queries, labelled.texts, recipe.query)
-        lesson = _Lesson(settings, labelled, read_embeddings(run.train_queries), read_embeddings(run.ads))
+        queries, ads = read_embeddings(run.train_queries), read_embeddings(run.ads)
+        lesson = _Lesson(settings, labelled, inventory.texts, queries, ads)
         encoder = load_encoder(str(run.aligned(student.name)))
 
         # Rounds: the first with the teacher's negatives, the others with what the student itself confuses.
-        queries = lesson.teacher_queries
         for number in range(settings.rounds):
             if number:
                 queries = embed_all(encoder, labelled.texts, recipe.query, "Embedding queries to mine")
@@ -88,6 +89,7 @@ class _Lesson:
 
     settings: Refinement
     labelled: LabelledQueries
+    ad_texts: list[str]
     teacher_queries: Embeddings
     """The teacher's embeddings of the labelled queries, (n, dim)."""
     ads: Embeddings
@@ -116,7 +118,7 @@ def _round(
     batches = plan_pair_batches(relevant_pairs(lesson.labelled), optimisation.batch_size, epochs, seed)
 
     def step_loss(step: int) -> float:
-        batch = pair_batch(batches[step], lesson.labelled, negatives)
+        batch = pair_batch(batches[step], lesson.labelled, lesson.ad_texts, negatives)
         queries = embed(encoder, batch.queries, side)
         own, wrong = (torch.from_numpy(lesson.ads[rows]).to(queries.device) for rows in (batch.rows, batch.negatives))
         loss = contrast(batch, settings.loss, queries, own, wrong)

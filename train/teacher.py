@@ -15,10 +15,20 @@ from torch import Tensor
 
 from artifacts.space import EmbeddingSpace
 from artifacts.store import fingerprint
+from client.trec import read_queries
 from export.onnx_graph import pooling_name
 from export.source import resolve
 from train.contrast import contrast, pair_batch
-from train.data import Inventory, LabelledQueries, plan_pair_batches, read_inventory, read_split, relevant_pairs
+from train.data import (
+    Inventory,
+    LabelledQueries,
+    Pair,
+    dev_queries,
+    plan_pair_batches,
+    read_inventory,
+    read_split,
+    relevant_pairs,
+)
 from train.descent import backward, cached_backward, descend
 from train.embeddings import embed_in_shards, normalized
 from train.encoders import cut_to, embed, embed_all, load_encoder
@@ -30,12 +40,14 @@ from train.runs import (
     FORMAT,
     CheckpointManifest,
     Run,
+    file_hash,
     labelled_hashes,
     load_finished,
     phase,
     publish_checkpoint,
     weights_hash,
 )
+from train.title_queries import label_titles, mix
 
 
 def train_teacher(run: Run) -> None:
@@ -66,17 +78,22 @@ def _tune(run: Run) -> None:
         inventory = read_inventory(recipe.data)
         labelled = read_split(recipe.data.train, "train", inventory)
         encoder = load_encoder(settings.model, settings.pooling)
-        negatives = _hard_negatives(recipe, encoder, inventory, labelled, work)
-        batches = plan_pair_batches(
-            relevant_pairs(labelled), settings.optimisation.batch_size, settings.optimisation.epochs, recipe.seed
+        made_up = made_up_queries(recipe, inventory)
+        negatives = np.concatenate(
+            [
+                _hard_negatives(recipe, encoder, inventory, labelled, work),
+                _judged_negatives(recipe, inventory, made_up),
+            ]
         )
+        batches = _plan(recipe, labelled, made_up)
+        learnt = labelled.followed_by(made_up)
         dims = sorted({*_prefixes(recipe), encoder.get_embedding_dimension()})
         if settings.lora_rank:
             add_low_rank(encoder[0], settings.lora_rank)
 
         # A step: queries, their ads and hard negatives through the same weights.
         def step_loss(step: int) -> float:
-            batch = pair_batch(batches[step], labelled, negatives)
+            batch = pair_batch(batches[step], learnt, inventory.texts, negatives)
             sizes = [len(batch.queries), len(batch.rows), batch.negatives.size]
             ad_rows = [*batch.rows, *batch.negatives.ravel()]
             groups = [(batch.queries, recipe.query), ([inventory.texts[row] for row in ad_rows], recipe.ad)]
@@ -98,6 +115,9 @@ def _tune(run: Run) -> None:
 
 
 def _key(recipe: Recipe) -> str:
+    titles: dict[str, object] = {}
+    if per_ad := recipe.teacher.title_queries:  # else a teacher made before there was the setting stays current
+        titles = {"titles": (per_ad, [file_hash(path) for path in dev_queries(recipe.data)])}
     return fingerprint(
         {
             "format": FORMAT,
@@ -109,7 +129,25 @@ def _key(recipe: Recipe) -> str:
             "model": resolve(recipe.teacher.model).files,
             "data": labelled_hashes(recipe.data),
         }
+        | titles
     )
+
+
+def made_up_queries(recipe: Recipe, inventory: Inventory) -> LabelledQueries:
+    """What titles give to learn from beside the labels, without the dev split's queries."""
+    dev = [text for path in dev_queries(recipe.data) for text in read_queries(path).values()]
+    return label_titles(inventory, recipe.teacher.title_queries, recipe.seed, dev)
+
+
+def _plan(recipe: Recipe, labelled: LabelledQueries, made_up: LabelledQueries) -> list[list[Pair]]:
+    """Batches of labelled queries and batches of made-up ones; positions of the latter begin where the former end."""
+    optimisation, seed = recipe.teacher.optimisation, recipe.seed
+    size, first = optimisation.batch_size, len(labelled.texts)
+    batches = plan_pair_batches(relevant_pairs(labelled), size, optimisation.epochs, seed)
+    if not made_up.texts:
+        return batches
+    pairs = [Pair(first + pair.query, pair.row) for pair in relevant_pairs(made_up)]
+    return mix(batches, plan_pair_batches(pairs, size, 1, seed), seed)
 
 
 def _hard_negatives(
@@ -118,7 +156,7 @@ def _hard_negatives(
     """Rows of hard negatives, shape (queries, k), by judgment or by the model as it is before training."""
     loss = recipe.teacher.loss
     if not loss.hard_negatives or loss.negatives_from == "judged":
-        return judged_negatives(labelled, len(inventory.texts), count=loss.hard_negatives, seed=recipe.seed)
+        return _judged_negatives(recipe, inventory, labelled)
     shards = work / "mining"
     shards.mkdir(exist_ok=True)
     ads = embed_in_shards(encoder, inventory.texts, recipe.ad, shards, "Embedding ads to mine")
@@ -126,6 +164,12 @@ def _hard_negatives(
     return mine_negatives(
         labelled, queries, normalized(ads), count=loss.hard_negatives, band=loss.band, seed=recipe.seed
     )
+
+
+def _judged_negatives(recipe: Recipe, inventory: Inventory, queries: LabelledQueries) -> NDArray[np.int64]:
+    """The same by judgment; all by chance where nothing was judged wrong, as for made-up queries."""
+    count = recipe.teacher.loss.hard_negatives
+    return judged_negatives(queries, len(inventory.texts), count=count, seed=recipe.seed)
 
 
 def _cut(groups: list[tuple[list[str], Side]], size: int | None) -> Iterator[tuple[Sequence[str], Side]]:

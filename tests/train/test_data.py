@@ -10,6 +10,7 @@ import pytest
 from artifacts.errors import HlmError
 from index.feed import FeedReader
 from train.data import (
+    LabelledQueries,
     Pair,
     plan_pair_batches,
     plan_query_batches,
@@ -48,6 +49,7 @@ def test_the_inventory_has_each_ad_once_in_the_order_of_the_sets(data: Data):
     assert inventory.rows == {"a": 0, "b": 1, "c": 2, "d": 3}
     assert inventory.texts[0] == "title a more"
     assert [json.loads(line)["ad_id"] for line in inventory.lines] == ["a", "b", "c", "d"]
+    assert inventory.titles() == {"a": "title a", "b": "title b", "c": "title c", "d": "title d"}
 
 
 def test_expansions_are_added_to_the_texts_of_their_ads_alone(data: Data, tmp_path: Path):
@@ -89,6 +91,13 @@ def test_splits_are_joined_and_keep_what_is_known(data: Data):
     assert labelled.rows_of_grade(0, 0, 0) == [1]
 
 
+def test_queries_that_follow_others_keep_what_is_known_of_them(data: Data):
+    labelled = read_split(data.train, "train", read_inventory(data))
+    both = labelled.followed_by(LabelledQueries(["x"], ["extra"], [{2: 2}]))
+    assert (both.query_ids, both.texts[-1]) == (["one-1", "one-2", "two-1", "x"], "extra")
+    assert both.grades == [*labelled.grades, {2: 2}]
+
+
 def test_judgments_of_ads_outside_the_inventory_are_left_out(data: Data):
     labelled = read_split(data.dev, "dev", read_inventory(data))
     assert (labelled.query_ids, labelled.grades) == (["one-1"], [{2: 2}])
@@ -101,6 +110,13 @@ def test_the_same_query_id_in_two_sets_is_refused(data: Data):
 
 def test_unlabelled_queries_are_distinct_and_carry_their_source(data: Data):
     assert read_unlabelled(data.queries) == [("sofa", "shop"), ("lamp", "title-x")]
+
+
+def test_unlabelled_queries_that_read_alike_are_one_so_that_none_is_held_out_and_learnt(tmp_path: Path):
+    (tmp_path / "q.tsv").write_text(
+        "text\tsource\nLED  lamp\tshop\n \tshop\nled lamp\tweb\nlamp １８v\tweb\nLamp 18V\tweb\n"
+    )
+    assert read_unlabelled(tmp_path / "q.tsv") == [("LED  lamp", "shop"), ("lamp １８v", "web")]
 
 
 @pytest.mark.parametrize(

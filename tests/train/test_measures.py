@@ -13,6 +13,9 @@ def test_quality_by_hand():
     values = measure_rankings(RANKINGS, grades, 10)
     assert values["P(rel=2)@10"] == {0: pytest.approx(0.2)}
     assert values["R(rel=2)@10"] == {0: pytest.approx(2 / 3)}
+    deeper = measure_rankings(RANKINGS, grades, 4)
+    assert list(deeper) == ["P(rel=2)@10", "P(rel=2)@4", "R(rel=2)@4", "nDCG@10"]
+    assert deeper["P(rel=2)@4"] == {0: pytest.approx(0.5)}
     gains = (2 / np.log2(2) + 2 / np.log2(4)) / (2 / np.log2(2) + 2 / np.log2(3) + 2 / np.log2(4))
     assert values["nDCG@10"] == {0: pytest.approx(gains), 1: pytest.approx(1)}
 

@@ -21,11 +21,15 @@ from samples.labelled import labelled_files
 from service.encoder import Encoder
 from tests.e2e.conftest import ROOT, Server
 from tests.train.checkpoints import save_tiny
+from train.data import read_inventory, read_split, relevant_pairs
 from train.encoders import load_encoder
 from train.prune import layers_of
+from train.recipe import load_recipe
 from train.runs import CheckpointManifest, EmbeddingsManifest
+from train.teacher import made_up_queries
 
-STEPS = {"batch_size": 8, "learning_rate": 1e-3}
+BATCH = 8
+STEPS = {"batch_size": BATCH, "learning_rate": 1e-3}
 REFINE = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS}
 
 
@@ -58,6 +62,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
         "teacher": {
             "model": str(checkpoint),
             "loss": negatives,
+            "title_queries": 0.5,
             "matryoshka_dims": [8, 16],
             "optimisation": STEPS,
         }
@@ -72,7 +77,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
 def run(*arguments: str | Path) -> str:
     result = CliRunner().invoke(hlm.app, ["train", *map(str, arguments)])
     assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture(scope="module", params=["bert", "qwen3"])
@@ -86,9 +91,9 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return directory / "runs" / "tiny"
 
 
-def report_of(finished: Path, filters: str = "") -> dict[str, dict[str, Any]]:
+def report_of(finished: Path, filters: str = "", below: str = "") -> dict[str, dict[str, Any]]:
     """The stages of the whole set, or of that where a filter is asked for."""
-    stages = json.loads((finished / "evaluation" / "report.json").read_text())["stages"]
+    stages = json.loads((finished / "evaluation" / below / "report.json").read_text())["stages"]
     return {stage["stage"]: stage for stage in stages if stage["labelled_set"].partition(", ")[2] == filters}
 
 
@@ -101,6 +106,17 @@ def test_all_students_live_in_the_teachers_space_and_have_their_size(finished: P
     assert len(layers_of(student)) == 2
     assert student[0].auto_model.config.intermediate_size == 48
     assert student.get_embedding_dimension() == 16
+
+
+def test_the_teacher_learns_from_titles_beside_labels(finished: Path):
+    directory = finished.parents[1]
+    recipe = load_recipe(directory / "tiny.yaml")
+    inventory = read_inventory(recipe.data)
+    labelled = relevant_pairs(read_split(recipe.data.train, "train", inventory))
+    made_up = relevant_pairs(made_up_queries(recipe, inventory))
+    assert len(made_up) == pytest.approx(len(inventory.texts) / 2, rel=0.2)
+    steps = (finished / "tuned" / "log.csv").read_text().splitlines()[1:]
+    assert len(steps) == len(labelled) // BATCH + len(made_up) // BATCH
 
 
 def test_alignment_brings_the_students_nearer(finished: Path):
@@ -147,6 +163,18 @@ def test_a_pair_that_learns_together_has_a_space_of_its_own(finished: Path):
     assert report["joint"]["measures"].keys() == report["teacher"]["measures"].keys()
 
 
+def test_a_student_too_far_from_its_teacher_is_not_published(finished: Path):
+    student = {"name": "far", "start": "teacher", "layers": 1, "optimisation": STEPS, "min_cosine": 1}
+    recipe = {"base": str(finished.parents[1] / "tiny.yaml"), "students": [student], "serving": None}
+    path = finished.parents[1] / "far.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    run("teacher", path, "--runs", finished.parent)
+    result = CliRunner().invoke(hlm.app, ["train", "align", str(path), "--runs", str(finished.parent)])
+    assert result.exit_code
+    assert "where at least 1.0000 is wanted" in str(result.exception)
+    assert not (finished.parent / "far" / "aligned" / "far").exists()
+
+
 def test_costs_stand_beside_the_recall_that_they_buy(finished: Path):
     lines = (finished / "evaluation" / "latency.json").read_text().splitlines()
     costs = {f"{cost['name']}, {cost['precision']}": cost for cost in map(json.loads, lines)}
@@ -167,11 +195,14 @@ def test_a_second_run_makes_nothing_again(finished: Path):
     assert made() == before
 
 
-def test_other_queries_can_be_scored(finished: Path, tmp_path: Path):
-    data = finished.parents[1]
+def test_other_queries_are_scored_in_every_stage_beside_the_recipes_own_report(finished: Path):
+    data, before = finished.parents[1], report_of(finished)
     files = ("--queries", data / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
-    run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
-    assert {stage["labelled_set"] for stage in report_of(finished).values()} == {"queries.train"}
+    assert "overlap@20" in run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
+    found = report_of(finished, below="queries.train")
+    assert {stage["labelled_set"] for stage in found.values()} == {"queries.train"}
+    assert list(found) == list(before)
+    assert report_of(finished) == before
 
 
 def test_a_sweep_takes_what_others_made_and_holds_its_arms_against_the_first(finished: Path):

@@ -1,0 +1,95 @@
+"""Whole phases that are killed with SIGKILL at every first save and in every embedding, against the same left alone."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import train.descent
+import train.embeddings
+from samples.labelled import labelled_files
+from tests.e2e.conftest import ROOT
+from tests.train.test_run import recipe_of
+from train.embeddings import EMBEDDINGS_NAME
+from train.runs import Run
+from train.sweep import run_phases
+
+SAVED_AFTER = 5
+SHARD = 100
+STEPS = {"batch_size": 8, "learning_rate": 1e-3, "epochs": 1, "steps_per_save": SAVED_AFTER}
+SAVES = ["teacher", "align", "refine, round 1", "refine, round 2"]
+EMBEDDINGS = ["ads to mine", "ads", "queries"]
+
+
+def then_die(done: Callable[..., None], is_time: Callable[..., bool]) -> Callable[..., None]:
+    """What was to be done, and then, if it is time, SIGKILL."""
+
+    def dying(*arguments: Any) -> None:
+        done(*arguments)
+        if is_time(*arguments):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return dying
+
+
+def run_recipe(recipe: str, runs: str, dies: bool) -> None:
+    """Run all phases, each time in a new process, until one lives to the end; prints how many did not."""
+    train.embeddings.SHARD_TEXTS = SHARD
+    if dies:
+        train.descent._save = then_die(train.descent._save, lambda _, step, *__: step == SAVED_AFTER)
+        train.embeddings.write_atomic = then_die(
+            train.embeddings.write_atomic, lambda path, _: path.name == f"{SHARD:09d}.npy"
+        )
+    killed = 0
+    while True:
+        child = os.fork()
+        if not child:
+            run_phases(Run.open(recipe, Path(runs)))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            print(killed)  # noqa: T201 - the answer to the test
+            sys.exit(os.WEXITSTATUS(status))
+        killed += 1
+
+
+def results(runs: Path) -> dict[str, Any]:
+    """Weights, embeddings and logs without their times."""
+    directory = runs / "tiny"
+    found: dict[str, Any] = {}
+    for name in ("tuned", "aligned/l2", "refined/l2"):
+        files = json.loads((directory / name / "manifest.json").read_text())["files"]
+        found |= {f"{name}/{file}": entry["sha256"] for file, entry in files.items() if file.endswith(".safetensors")}
+        for log in sorted((directory / name).glob("*.csv")):
+            found[f"{name}/{log.name}"] = [row[:4] for row in csv.reader(log.read_text().splitlines())]
+    found |= {name: (directory / name / EMBEDDINGS_NAME).read_bytes() for name in ("ads", "queries")}
+    return found
+
+
+def test_a_recipe_that_is_killed_in_every_phase_ends_in_the_same_bits(tmp_path: Path):
+    """With mined negatives, queries of titles, low-rank updates, GradCache and two rounds of refinement."""
+    for name, content in labelled_files(ad_count=300, query_count=80, unlabelled_count=300, seed=1).items():
+        (tmp_path / name).write_bytes(content)
+    recipe = recipe_of("qwen3", tmp_path) | {"joint": None, "serving": None}
+    recipe["teacher"] |= {"optimisation": STEPS}
+    refine = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS | {"epochs": 2}}
+    recipe["students"] = [{"name": "l2", "start": "teacher", "layers": 2, "refine": refine, "optimisation": STEPS}]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    killed = []
+    for runs, dies in (("whole", False), ("killed", True)):
+        code = (
+            "import sys; from tests.train.test_resume import run_recipe; run_recipe(*sys.argv[1:3], sys.argv[3] == '1')"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "tiny.yaml"), str(tmp_path / runs), str(int(dies))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        killed.append(int(done.stdout))
+    assert killed == [0, len(SAVES) + len(EMBEDDINGS)]
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
