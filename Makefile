@@ -124,7 +124,7 @@ $(SHORT_CHECKPOINT): .venv-dev/.complete
 	@.venv-dev/bin/python -m benchmarks.peers.three_layers $@
 
 # Results are kept, so that a run goes on where another stopped; remove them to begin anew.
-bench-peers: peers $(SHORT_CHECKPOINT) ## This service beside six others, 35 minutes, resumable; QUICK=1 for one short round
+bench-peers: peers $(SHORT_CHECKPOINT) ## This service beside six others, an hour, resumable; QUICK=1 for one short round
 	$(bench_artifacts)
 	@.venv-dev/bin/hlm export $(SHORT_CHECKPOINT) --min-overlap 0 --out $(SHORT_ENCODER)
 	@.venv-dev/bin/python -m benchmarks.peers $(BENCH_PAIR) $(BENCH_QUERIES) $(ZIPF_QUERIES:--queries=--skewed-queries) --short-encoder $(SHORT_ENCODER) $(if $(QUICK),--rounds 1 --seconds 0.5,--results $(PEER_RESULTS)) $(BENCH_ARGS)

@@ -16,7 +16,7 @@ from benchmarks.peers.results import Run, read_runs
 from plots import plot
 
 PAGE = Path("docs/benchmarks.md")
-PLOT = "peers.svg"
+PLOT = "plots/peers.svg"
 BEGIN, END = "<!-- peers: written by `make publish-peers` -->", "<!-- /peers -->"
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="as `python -m benchmarks.peers --results` keeps them")
     args = parser.parse_args()
     runs = read_runs(args.results)
-    draw(runs, PAGE.with_name(PLOT))
+    draw(runs, PAGE.parent / PLOT)
     plotted = f"![Throughput and capacity of all servers]({PLOT})"
     PAGE.write_text(insert(PAGE.read_text(), f"{render(runs)}\n\n{plotted}"))
 
