@@ -8,7 +8,6 @@ Changes are made in the order in which they were submitted.
 """
 
 import logging
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from time import monotonic, perf_counter, sleep
+from time import perf_counter, sleep
 from typing import Protocol
 
 from cores import give_way
@@ -31,8 +30,6 @@ MOST_TOGETHER = 1_000
 SHARE_S = 0.05
 """How long a commit waits for changes to share it, while requests are being answered: by itself it takes 0.3 to 0.5 ms
 of a core, a flip in it 0.1 ms."""
-BUSY_S = 1.0
-"""Requests that were being answered not longer ago go on, though none is at this moment."""
 ENOUGH_TO_SHARE = 20
 """Changes that are worth a commit of their own, as those of a feed."""
 
@@ -87,7 +84,6 @@ class AdWriter:
         on_commit: Callable[[Commit], None] = lambda _: None,
         *,
         is_busy: Callable[[], bool] = lambda: False,
-        clock: Callable[[], float] = monotonic,
         pause: Callable[[float], None] = sleep,
     ) -> None:
         """Start the thread.
@@ -97,16 +93,13 @@ class AdWriter:
             target: the index in memory.
             on_commit: called on the thread after each transaction.
             is_busy: whether requests are being answered, from whom commits take time; called on the thread.
-            clock: tells the time in seconds.
             pause: waits for some seconds.
         """
         self._record = record
         self._target = target
         self._on_commit = on_commit
         self._is_busy = is_busy
-        self._clock = clock
         self._pause = pause
-        self._busy_until = -math.inf
         self.readers = Readers(record.path)
         """Readers of the record, for whoever wants one."""
         self._queue: SimpleQueue[_Submission | None] = SimpleQueue()
@@ -158,19 +151,13 @@ class AdWriter:
     def _run(self) -> None:
         give_way()
         while (first := self._queue.get()) is not None:
-            if self._gains_by_waiting(first):
+            if len(first.changes) < ENOUGH_TO_SHARE and self._is_busy():
                 self._pause(SHARE_S)
             together, is_last = self._take_more(first)
             # Who waits no longer may have given up before the change was made, but not while it is.
             self._make([one for one in together if one.future.set_running_or_notify_cancel()])
             if is_last:
                 return
-
-    def _gains_by_waiting(self, first: _Submission) -> bool:
-        now = self._clock()
-        if self._is_busy():
-            self._busy_until = now + BUSY_S
-        return now < self._busy_until and len(first.changes) < ENOUGH_TO_SHARE
 
     def _take_more(self, first: _Submission) -> tuple[list[_Submission], bool]:
         """All that waits, up to a bound; and whether the queue has ended with it."""

@@ -11,7 +11,7 @@ import pytest
 from index.changes import AdPatch, AdState, Delete, PatchAd, State
 from index.errors import RecordError, RecordFullError
 from index.record import Record
-from index.writer import BUSY_S, ENOUGH_TO_SHARE, MOST_TOGETHER, SHARE_S, AdWriter, Commit, Outcome
+from index.writer import ENOUGH_TO_SHARE, MOST_TOGETHER, SHARE_S, AdWriter, Commit, Outcome
 from tests.index.records import contents, empty_record, upsert
 
 PAUSE = AdPatch(status="paused")
@@ -195,11 +195,10 @@ def test_many_threads_are_each_answered_for_their_own(path: Path, writer: AdWrit
 
 
 class Requests:
-    """Says whether requests are being answered, and what time it is; a pause lets others submit their changes."""
+    """Says whether requests are being answered; a pause lets others submit their changes."""
 
     def __init__(self, busy: bool) -> None:
         self.busy = busy
-        self.now = 0.0
         self.pauses: list[float] = []
         self.meanwhile: Any = lambda: None
 
@@ -216,12 +215,7 @@ def requests() -> Requests:
 @pytest.fixture
 def polite(path: Path, target: FakeIndex, commits: list[Commit], requests: Requests):
     """A writer that gives way to requests."""
-    started = AdWriter(
-        *(Record(path), target, commits.append),
-        is_busy=lambda: requests.busy,
-        clock=lambda: requests.now,
-        pause=requests.pause,
-    )
+    started = AdWriter(Record(path), target, commits.append, is_busy=lambda: requests.busy, pause=requests.pause)
     yield started
     started.close()
 
@@ -240,15 +234,6 @@ def test_at_rest_a_change_is_made_at_once(polite: AdWriter, requests: Requests):
     requests.busy = False
     assert result(polite, upsert("a")) == Outcome(1, (), 1)
     assert requests.pauses == []
-
-
-def test_between_two_requests_it_is_busy_too_but_not_for_long(polite: AdWriter, requests: Requests):
-    result(polite, upsert("a"))
-    requests.busy = False
-    for after_s, pauses in ((BUSY_S / 2, 2), (BUSY_S * 0.99, 3), (BUSY_S, 3)):
-        requests.now = after_s
-        result(polite, upsert(f"after {after_s} s"))
-        assert len(requests.pauses) == pauses
 
 
 def test_many_changes_of_one_caller_wait_for_no_others(polite: AdWriter, requests: Requests):
