@@ -2,7 +2,7 @@
 
 What it measures: seconds from the answer to a pause until `/retrieve` leaves the ad out, and from sending a new ad
 until it is found; the p99 of `/retrieve` while 100 status changes and 10 new ads a second come, and while the graphs
-are built anew beside it, against equal stretches without, taken in turns.
+are built anew beside it, against equal stretches without, taken in turns; and the share of a core that changes take.
 How: the server, and the merges that it starts, have one core, the clients another. The rate is a share of what the
 server can do, and the embedding cache is off; with changes and without, requests come at the same moments. Changes go
 over the admin listener, from callers who keep their connections. A merge begins because as many ads were written, with
@@ -88,25 +88,35 @@ def _measure(
     ads = AdTable.load(args.index / ADS, load_manifest(args.index, IndexManifest).ad_count)
     flip_s, upsert_s = _freshness(server, queries)
     quiet, changing, merging, between = Stretches(), Stretches(), Stretches(), Stretches()
+    quiet_s = changing_s = 0.0
     for number in range(args.rounds):
+        quiet_s -= server.replica.core_s
         quiet.loads += stretch(args.seconds, number).loads
+        quiet_s += server.replica.core_s
         with changes(server, ads.ad_ids[:5_000], queries, RATES):
+            changing_s -= server.replica.core_s
             changing.loads += stretch(args.seconds, number).loads  # requests come at the same moments
+            changing_s += server.replica.core_s
     for number in range(args.merges):
         between.loads += stretch(2 * args.seconds, number).loads
         before = server.merges
         _write_many(server, np.load(args.index / VECTORS, mmap_mode="r"), number)
         while not merging.loads or server.merges == before:  # of a small index it may have ended already
             merging.loads += stretch(MERGE_STRETCH_S, len(merging.loads)).loads
-    rows = {"quiet": quiet, "100 flips, 10 new ads a second": changing, "quiet, later": between, "merging": merging}
+    rows = {"quiet": quiet, "100 flips, 10 new ads a second": changing}
+    if args.merges:
+        rows |= {"quiet, later": between, "merging": merging}
     figures = {
         "rate": rate,
         "failed": sum(stretches.failed for stretches in rows.values()),
         "flip_s": round(flip_s, 4),
         "upsert_s": round(upsert_s, 4),
+        "quiet_core_share": round(quiet_s / (args.rounds * args.seconds), 3),
+        "updates_core_share": round((changing_s - quiet_s) / (args.rounds * args.seconds), 3),
         "updates_p99_ratio": round(changing.latency_ms(99) / quiet.latency_ms(99), 3),
-        "merge_p99_ratio": round(merging.latency_ms(99) / between.latency_ms(99), 3),
     }
+    if args.merges:
+        figures["merge_p99_ratio"] = round(merging.latency_ms(99) / between.latency_ms(99), 3)
     return figures, rows
 
 

@@ -64,9 +64,9 @@ class LiveServer:
         if answer.status != 200 or json.loads(said)["failed_count"]:
             raise BenchmarkError(f"{method} {path} was answered {answer.status}: {said[:200].decode()}")
 
-    def put(self, ads: Sequence[dict[str, Any]]) -> None:
+    def put(self, ads: Sequence[dict[str, Any]], connection: http.client.HTTPConnection | None = None) -> None:
         """Write ads."""
-        self.change("PUT", "/ads", b"\n".join(json.dumps(ad).encode() for ad in ads))
+        self.change("PUT", "/ads", b"\n".join(json.dumps(ad).encode() for ad in ads), connection)
 
     def set_status(self, ad_id: str, status: str, connection: http.client.HTTPConnection | None = None) -> None:
         """Pause or resume an ad."""
@@ -97,12 +97,12 @@ def changes(
         BenchmarkError: a change was refused, or they were not that many.
     """
     ended, chance = threading.Event(), random.Random()
-    connections = [server.admin_connection() for _ in range(FLIPPERS)]
+    *flipping, writing = connections = [server.admin_connection() for _ in range(FLIPPERS + 1)]
     threads = [
         _Repeating(partial(_flip, server, own, ad_ids[part::FLIPPERS]), rates[0] / FLIPPERS, ended, part / rates[0])
-        for part, own in enumerate(connections)
+        for part, own in enumerate(flipping)
     ]
-    threads.append(_Repeating(lambda _: _write(server, titles, chance), rates[1], ended))
+    threads.append(_Repeating(lambda _: _write(server, writing, titles, chance), rates[1], ended))
     for thread in threads:
         thread.start()
     try:
@@ -159,5 +159,7 @@ def _flip(server: LiveServer, connection: http.client.HTTPConnection, ad_ids: Se
     server.set_status(ad_id, "active" if number % 2 else "paused", connection)
 
 
-def _write(server: LiveServer, titles: Sequence[str], chance: random.Random) -> None:
-    server.put([{"ad_id": f"new-{chance.randrange(1 << 40)}", "title": chance.choice(titles)}])
+def _write(
+    server: LiveServer, connection: http.client.HTTPConnection, titles: Sequence[str], chance: random.Random
+) -> None:
+    server.put([{"ad_id": f"new-{chance.randrange(1 << 40)}", "title": chance.choice(titles)}], connection)

@@ -1,5 +1,6 @@
 """A real server process: started on chosen cores, asked, ended by a signal."""
 
+import contextlib
 import http.client
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 
@@ -48,6 +50,16 @@ class Replica:
         """Of the running process."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def core_s(self) -> float:
+        """Seconds of a core that its threads have taken so far, less those that wait for an idle one (`SCHED_IDLE`)."""
+        taken_ns = 0
+        for thread in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                if os.sched_getscheduler(int(thread.name)) != os.SCHED_IDLE:
+                    taken_ns += int((thread / "schedstat").read_text().split()[0])
+        return taken_ns / 1e9
 
     def start(self) -> None:
         """Start the process and return at once; it answers after `wait_until_ready`."""

@@ -1,6 +1,6 @@
 """Changes of the ads that are served: read and embedded in the low lane, recorded and made by the writer.
 
-lines ──low lane──> ads ──low lane──> embeddings ──writer──> record, index in memory ──> outcome
+lines ──low lane──> ads with embeddings ──writer──> record, index in memory ──> outcome
 """
 
 import asyncio
@@ -8,9 +8,10 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ Line = tuple[int, bytes]
 """Number, from 1, and content."""
 Failure = tuple[int, str]
 """Number of a line, and what is wrong with it."""
+OnMade = Callable[[Outcome | Exception], None]
+"""Gets what came of changes, or why they were not made; once, on the event loop."""
 
 
 class Result(NamedTuple):
@@ -107,8 +110,10 @@ class AdChanges:
         release = self._stable()
         writer = _writer_of(release)
         failed: list[Failure] = []
-        parsed = await self._lane.run(partial(_parse, lines, release.ad_index.manifest.space.dim, failed))
-        await self._embed(release, [one for one in parsed if one.embedding is None], failed)
+        # One job for all of it where there are few ads: each costs the event loop and the lane a turn.
+        parsed, left = await self._lane.run(partial(_prepare, release, lines, failed))
+        for start in range(0, len(left), ADS_A_JOB):
+            await self._lane.run(partial(_encode, release, left[start : start + ADS_A_JOB]))
         self.metrics.invalid("upsert", len(failed))
         upserts = [Upsert(one.ad, one.embedding, one.embedded_by) for one in parsed if one.embedding is not None]
         outcome = await self._make(release, upserts) if upserts else Outcome(0, (), writer.sequence)
@@ -123,6 +128,10 @@ class AdChanges:
             RecordRefusedError: it could not be recorded.
         """
         return await self._make(self._stable(), [change])
+
+    def submit(self, change: Change, on_done: OnMade) -> None:
+        """As `make`, for who does not wait: `on_done` gets what came of it, or what `make` would raise, later."""
+        self._submit(self._stable(), [change], on_done)
 
     async def find(self, ad_id: str) -> AdState | None:
         """What the record says of an ad; raises as `sequence`."""
@@ -149,34 +158,40 @@ class AdChanges:
             raise NotReadyError("the release is still being loaded")
         return releases[0]
 
-    async def _embed(self, release: Release, parsed: Sequence[_Parsed], failed: list[Failure]) -> None:
-        """Give ads without an embedding one; those that cannot have any are added to `failed`."""
-        maker = release.ad_index.manifest.model_version
-        if parsed and maker != release.model_version:
-            made_by = f"the ads of this index were embedded by {maker}" if maker else "this index was given embeddings"
-            failed += [
-                (one.line, f"embedding: missing, and {made_by}, not by this release's encoder") for one in parsed
-            ]
-            return
-        if parsed:
-            reuse = partial(_reuse, parsed, release.model_version)
-            await self._lane.run(partial(_read, _writer_of(release), reuse))
-        left = sorted((one for one in parsed if one.embedding is None), key=lambda one: len(one.text))
-        for start in range(0, len(left), ADS_A_JOB):
-            await self._lane.run(partial(_encode, release, left[start : start + ADS_A_JOB]))
-
     async def _make(self, release: Release, changes: Sequence[Change]) -> Outcome:
+        made: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._submit(release, changes, partial(_settle, made))
+        return await made
+
+    def _submit(self, release: Release, changes: Sequence[Change], on_done: OnMade) -> None:
         futures = [_writer_of(release).submit(changes)]
         futures += [writer.submit(theirs) for writer, theirs in self._elsewhere(release, changes)]
-        try:
-            outcomes = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        except RecordError as error:
-            logger.error("changes of ads could not be recorded: %s", error)  # noqa: TRY400 - it says all
-            for kind, count in Counter(KINDS[type(change).__name__] for change in changes).items():
-                self.metrics.refused(kind, count)
-            refusal = StorageFullError if isinstance(error, RecordFullError) else RecordRefusedError
-            raise refusal(str(error)) from error
-        return outcomes[0]
+        loop, waiting = asyncio.get_running_loop(), set(futures)
+
+        def ended(future: "Future[Outcome]") -> None:
+            waiting.discard(future)
+            if not waiting:
+                on_done(self._outcome_of(futures, changes))
+
+        def tell_loop(future: "Future[Outcome]") -> None:  # on a writer's thread
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waits
+                loop.call_soon_threadsafe(ended, future)
+
+        for future in futures:
+            future.add_done_callback(tell_loop)
+
+    def _outcome_of(self, futures: Sequence["Future[Outcome]"], changes: Sequence[Change]) -> Outcome | Exception:
+        """What came of changes in the first of some records, or what went wrong in any."""
+        error = next((found for future in futures if (found := future.exception()) is not None), None)
+        if error is None:
+            return futures[0].result()
+        if not isinstance(error, RecordError):
+            return cast("Exception", error)  # no writer raises anything else
+        logger.error("changes of ads could not be recorded: %s", error)
+        for kind, count in Counter(KINDS[type(change).__name__] for change in changes).items():
+            self.metrics.refused(kind, count)
+        refusal = StorageFullError if isinstance(error, RecordFullError) else RecordRefusedError
+        return refusal(str(error))
 
     def _elsewhere(self, release: Release, changes: Sequence[Change]) -> Iterator[tuple[AdWriter, list[Change]]]:
         """The writers of other records, and what each is to make."""
@@ -198,12 +213,49 @@ def _writer_of(release: Release) -> AdWriter:
     return release.writer
 
 
-def _read(writer: AdWriter, read: Callable[[RecordReader], T]) -> T:
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
     try:
-        with contextlib.closing(RecordReader(writer.path)) as reader:
-            return read(reader)
+        yield
     except RecordError as error:
         raise RecordRefusedError(str(error)) from error
+
+
+def _read(writer: AdWriter, read: Callable[[RecordReader], T]) -> T:
+    with _readable(), writer.readers.reader() as reader:
+        return read(reader)
+
+
+def _settle(made: "asyncio.Future[Outcome]", outcome: Outcome | Exception) -> None:
+    if made.done():  # whoever waited was cancelled
+        return
+    if isinstance(outcome, Exception):
+        made.set_exception(outcome)
+    else:
+        made.set_result(outcome)
+
+
+def _prepare(release: Release, lines: Sequence[Line], failed: list[Failure]) -> tuple[list[_Parsed], list[_Parsed]]:
+    """Read lines and see to their embeddings, as far as a job may take: that of some is left to be made.
+
+    Returns:
+        The ads, less those that are in `failed` now; and which of them still lack an embedding, by length of text.
+    """
+    parsed = _parse(lines, release.ad_index.manifest.space.dim, failed)
+    lacking = [one for one in parsed if one.embedding is None]
+    maker = release.ad_index.manifest.model_version
+    if lacking and maker != release.model_version:
+        made_by = f"the ads of this index were embedded by {maker}" if maker else "this index was given embeddings"
+        failed += [(one.line, f"embedding: missing, and {made_by}, not by this release's encoder") for one in lacking]
+        return parsed, []
+    if lacking:
+        with _readable(), _writer_of(release).readers.reader() as reader:
+            _reuse(lacking, release.model_version, reader)
+    left = sorted((one for one in lacking if one.embedding is None), key=lambda one: len(one.text))
+    if 0 < len(left) <= ADS_A_JOB:
+        _encode(release, left)
+        left = []
+    return parsed, left
 
 
 def _parse(lines: Sequence[Line], dim: int, failed: list[Failure]) -> list[_Parsed]:

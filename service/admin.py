@@ -9,9 +9,9 @@ directories of the machine that serves, which is the right of this listener's ca
 
 import asyncio
 import contextlib
-import hmac
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Protocol, cast
 
 import orjson
@@ -25,8 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from artifacts.errors import HlmError
 from service import ads_admin
 from service.ad_changes import AdChanges
+from service.admin_connection import AdminConnection, Token
 from service.errors import NotReadyError, ReleaseRejectedError, UnauthorizedError
-from service.lingering import LingeringProtocol
 from service.listener import bind, url_of
 from service.problems import add_problem_handlers, error_response
 from service.routes import JSON, read_body
@@ -34,8 +34,6 @@ from service.settings import ADMIN_TOKEN_VARIABLE, ReleaseSettings, ServerSettin
 from service.validation import parse_body
 
 MAX_BODY_BYTES = 65_536
-MAX_HEADER_BYTES = 65_536
-HEADER_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 1.0
 """How long requests in flight may take to finish once the service ends; loading a release for it has no use then."""
 NOT_SERVED = ("rejected", "superseded")
@@ -79,14 +77,15 @@ async def admin_listener(
     Raises:
         StartupError: the token is unfit, or the address is taken.
     """
-    token = read_admin_token()
-    if token is None:
+    secret = read_admin_token()
+    if secret is None:
         logger.info("the admin listener is off: %s is not set", ADMIN_TOKEN_VARIABLE)
         yield None
         return
     listener = bind(settings.admin_host, settings.admin_port, "server.admin_host, server.admin_port")
-    url = url_of(listener)  # while the socket is open
-    server = _AdminServer(_config(create_admin_app(control, changes, token)))
+    url, token = url_of(listener), Token(secret)  # while the socket is open
+    app = create_admin_app(control, changes, token)
+    server = _AdminServer(_config(app, settings, partial(AdminConnection, changes, token)))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     logger.info("the admin listener is on %s", url)
     try:
@@ -96,7 +95,7 @@ async def admin_listener(
         await serving
 
 
-def create_admin_app(control: ReleaseControl, changes: AdChanges, token: str) -> ASGIApp:
+def create_admin_app(control: ReleaseControl, changes: AdChanges, token: Token) -> ASGIApp:
     """The admin listener's app; nothing of it answers without the token."""
     # Not FastAPI: of what it does beyond this nothing is needed here, and with a hundred changes a second it would be
     # felt on the event loop.
@@ -155,9 +154,9 @@ def _answer(status: dict[str, object]) -> Response:
 class _TokenGate:
     """Lets a request through to the app if it carries the token, before its path or its body is looked at."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: Token) -> None:
         self._app = app
-        self._token = token.encode()
+        self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -170,10 +169,7 @@ class _TokenGate:
 
     def _opens_to(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
-            return False
-        scheme, _, token = given[0].partition(b" ")
-        return hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer"
+        return len(given) == 1 and self._token.opens(given[0])
 
 
 class _AdminServer(uvicorn.Server):
@@ -185,46 +181,16 @@ class _AdminServer(uvicorn.Server):
         yield
 
 
-class _Connection(LingeringProtocol):
-    """A connection for one request, whose header is small and comes at once; who sends it may lack the token."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for the header."""
-        super().connection_made(transport)
-        self._bytes_left = MAX_HEADER_BYTES
-        self._timer = self.loop.call_later(HEADER_TIMEOUT_S, transport.abort)
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes."""
-        if not self._timer.cancelled():
-            self._bytes_left -= len(data.partition(b"\r\n\r\n")[0])
-            if self._bytes_left < 0:
-                self.transport.abort()
-                return
-        super().data_received(data)
-
-    def on_headers_complete(self) -> None:
-        """Stop to wait, and expect no further request; called by the parser."""
-        self._timer.cancel()
-        super().on_headers_complete()
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop to wait."""
-        self._timer.cancel()
-        super().connection_lost(exc)
-
-
-def _config(app: ASGIApp) -> uvicorn.Config:
+def _config(app: ASGIApp, settings: ServerSettings, connection: Callable[..., AdminConnection]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_Connection,
+        http=connection,  # type: ignore[arg-type]  # only called
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive_timeout_ms / 1e3,  # type: ignore[arg-type]  # only waited for
         timeout_graceful_shutdown=STOP_TIMEOUT_S,  # type: ignore[arg-type]  # only awaited
     )

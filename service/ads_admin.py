@@ -9,7 +9,8 @@ change is recorded. A change that is sent again does no harm.
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from time import monotonic
 from typing import Annotated, cast
 
@@ -22,12 +23,14 @@ from starlette.routing import Route
 from index.ad_document import write_ad, write_campaign
 from index.changes import AdPatch, AdState, CampaignPatch, Change, Delete, PatchAd, PatchCampaign, State
 from index.lines import MAX_LINE_BYTES
+from index.writer import Outcome
 from service.ad_changes import AdChanges, Failure, Line
-from service.errors import AdNotFoundError, InvalidRequestError, RequestError
+from service.errors import AdNotFoundError, FaultError, InvalidRequestError, RequestError
 from service.ndjson import read_lines
+from service.origin import OnDone
 from service.problems import error_response
 from service.routes import JSON, check_announced_length, read_body
-from service.validation import Body, refusal_of
+from service.validation import Body, parse_body, refusal_of
 
 MAX_ADS_BYTES = 256 * 1024 * 1024
 MAX_PATCH_BYTES = 16 * 1024 * 1024
@@ -148,20 +151,63 @@ ROUTES = (
 )
 
 
+def patch_directly(changes: AdChanges, ad_id: str, body: bytes, on_done: OnDone) -> None:
+    """As `patch_ad`, without the framework: of a body that is short and in.
+
+    Args:
+        changes: makes the change.
+        ad_id: what to change.
+        body: no longer than `service.ad_changes.SHORT_BODY_BYTES`.
+        on_done: gets the answer, now or later.
+    """
+    try:
+        with _counting_invalid(changes, "ad_patch"):
+            change = PatchAd(ad_id, parse_body(AdPatch, body))
+        changes.submit(change, lambda outcome: on_done(_answer_or_refusal(change, outcome)))
+    except RequestError as error:
+        on_done(error.alone())
+
+
 async def _make(request: Request, change: Change) -> Response:
     outcome = await _changes_of(request).make(change)
+    return Response(_describe_outcome(change, outcome), media_type=JSON)
+
+
+def _describe_outcome(change: Change, outcome: Outcome) -> bytes:
+    """The answer to one change.
+
+    Raises:
+        AdNotFoundError: there is no ad to patch.
+    """
     if outcome.unknown and isinstance(change, PatchAd):
         raise AdNotFoundError(f"there is no ad {change.ad_id!r}")
     progress = Progress(outcome.sequence)
     progress.add(outcome.applied, (), outcome.sequence)
-    return _answer(progress.describe())
+    return orjson.dumps(progress.describe())
+
+
+def _answer_or_refusal(change: Change, outcome: Outcome | Exception) -> bytes | RequestError:
+    if isinstance(outcome, RequestError):
+        return outcome
+    if isinstance(outcome, Exception):  # as `service.problems` answers it; the writer has logged it
+        return FaultError(type(outcome).__name__)
+    try:
+        return _describe_outcome(change, outcome)
+    except RequestError as error:
+        return error.alone()
 
 
 async def _body(request: Request, model: type[Body], kind: str) -> Body:
     changes = _changes_of(request)
     body = await read_body(request.scope, request.receive, MAX_PATCH_BYTES)
-    try:
+    with _counting_invalid(changes, kind):
         return await changes.parse(model, body)
+
+
+@contextlib.contextmanager
+def _counting_invalid(changes: AdChanges, kind: str) -> Iterator[None]:
+    try:
+        yield
     except RequestError:
         changes.metrics.invalid(kind)
         raise

@@ -169,6 +169,11 @@ class MicroBatcher(Generic[Item, Result]):
         """Batches that are being run."""
         return self._schedule.running
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to do now; from any thread."""
+        return self.running_batches > 0 or self.queued > 0
+
     def worker_states(self) -> list[WorkerState]:
         """What each worker is doing now."""
         with self._changed:

@@ -5,7 +5,8 @@
 
 The direct way spares a request the parser's callbacks, an ASGI task and the framework (docs/experiments.md, "one
 request"). It takes only what cannot be understood in two ways; all else, such as chunked bodies, `Expect`, other
-paths or what is not HTTP, goes the general way and meets the same rules there.
+paths or what is not HTTP, goes the general way and meets the same rules there. `service.admin_connection` has such a
+way for another request.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from typing import Any, Protocol, cast
 from service.errors import ClientGone, RequestError
 from service.lingering import LingeringProtocol
 from service.origin import OnDone, Origin
-from service.plain_request import MAX_PLAIN_HEADER_BYTES, REQUEST_LINE, read_head
+from service.plain_request import MAX_PLAIN_HEADER_BYTES, REQUEST_LINE, Head, read_head
 from service.problems import MEDIA_TYPE, error_body, problem_body
 from service.settings import LimitsSettings
 
@@ -70,15 +71,14 @@ class Handler(Protocol):
         """Answer one; None where `on_done` has been called already."""
 
 
-class Connection(LingeringProtocol):
+class DirectConnection(LingeringProtocol):
     """A connection that answers plain requests itself, and tells a request at once when its client goes away."""
 
     on_loss: Callable[[], None] | None = None
     """Called when the client goes away during a request that went the general way."""
 
-    def __init__(self, service: Handler, **uvicorns: Any) -> None:
+    def __init__(self, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
-        self._service = service
         self._in_progress = False
         self._work: Work | None = None
         self._held = b""
@@ -132,13 +132,14 @@ class Connection(LingeringProtocol):
 
     def _take_directly(self, data: bytes) -> bool:
         """Start to answer a plain request, or wait for the rest of its body; False where it is something else."""
-        if not data.startswith(REQUEST_LINE) or self._in_message or self._header_bytes or self._service.draining:
+        line_end = self._plain_line(data)
+        if not line_end or self._in_message or self._header_bytes or self._draining:
             return False
         if self.cycle is not None and not self.cycle.response_complete:
             return False
         end = data.find(b"\r\n\r\n", 0, MAX_PLAIN_HEADER_BYTES)
-        head = read_head(data[len(REQUEST_LINE) : end + 2]) if end >= 0 else None
-        if head is None or head.content_length > self._service.settings.limits.max_body_bytes:
+        head = read_head(data[line_end : end + 2]) if end >= 0 else None
+        if head is None or not self._is_plain(head):
             return False
         whole = end + 4 + head.content_length
         self._header_complete()
@@ -149,15 +150,26 @@ class Connection(LingeringProtocol):
         self._end_wait_for_rest()
         self._held = data[whole:]
         self._in_progress = True
-        body, caller = data[end + 4 : whole], head.caller or self._peer
-        refusal = self._service.shed(body, caller) if head.traceparent is None else None
-        if refusal is not None:
-            self._reply(refusal)
-            return True
-        origin = Origin(caller, arrived, head.release, head.traceparent)
-        work = self._service.handle(body, origin, self._reply)
+        work = self._answer(data[:line_end], head, data[end + 4 : whole], arrived)
         self._work = work if self._in_progress else None
         return True
+
+    @property
+    def _draining(self) -> bool:
+        """Whether it is to close after its next answer, which then goes the general way."""
+        return False
+
+    def _plain_line(self, data: bytes) -> int:
+        """Where the request line of one that may be plain ends; 0 where another request, or a part of one, begins."""
+        raise NotImplementedError
+
+    def _is_plain(self, head: Head) -> bool:
+        """Whether one with such a header is answered here."""
+        raise NotImplementedError
+
+    def _answer(self, line: bytes, head: Head, body: bytes, arrived: float) -> Work | None:
+        """Have `_reply` called, now or later; gives what there is to give up until then."""
+        raise NotImplementedError
 
     def _wait_for_rest(self, data: bytes) -> None:
         """Keep what came of a request; the time counts from its first part, however the others drip in."""
@@ -190,7 +202,7 @@ class Connection(LingeringProtocol):
 
     def _write(self, head: bytes, body: bytes, *, closes: bool) -> None:
         self._send(head, body)
-        if closes or self._service.draining:
+        if closes or self._draining:
             self.transport.close()
             return
         self._idle_since = self.loop.time()
@@ -324,6 +336,33 @@ class Connection(LingeringProtocol):
         body = problem_body("invalid_http", "The request is not HTTP", 400, msg, {})
         self._send(_head(400, MEDIA_TYPE, len(body)) + b"connection: close\r\n", body)
         self.linger()
+
+
+class Connection(DirectConnection):
+    """A connection of the public listener: `POST /retrieve` is answered directly."""
+
+    def __init__(self, service: Handler, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._service = service
+
+    @property
+    def _draining(self) -> bool:
+        return self._service.draining
+
+    def _plain_line(self, data: bytes) -> int:
+        return len(REQUEST_LINE) if data.startswith(REQUEST_LINE) else 0
+
+    def _is_plain(self, head: Head) -> bool:
+        return head.content_length <= self._service.settings.limits.max_body_bytes
+
+    def _answer(self, line: bytes, head: Head, body: bytes, arrived: float) -> Work | None:  # noqa: ARG002 - it is one
+        caller = head.caller or self._peer
+        refusal = self._service.shed(body, caller) if head.traceparent is None else None
+        if refusal is not None:
+            self._reply(refusal)
+            return None
+        origin = Origin(caller, arrived, head.release, head.traceparent)
+        return self._service.handle(body, origin, self._reply)
 
 
 @lru_cache(maxsize=64)  # one refusal answers many requests under overload

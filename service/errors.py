@@ -15,6 +15,7 @@ HlmError
 ├─ DeadlineExceeded      504 deadline_exceeded
 ├─ ClientGone            499 cancelled; nobody reads it
 ├─ PipelineError         500 internal_error
+├─ FaultError            500 internal_error, what nobody has foreseen
 ├─ UnauthorizedError     401 unauthorized, on the admin listener
 ├─ ReleaseRejectedError  409 release_rejected, on the admin listener
 ├─ AdNotFoundError       404 unknown_ad, on the admin listener
@@ -156,10 +157,17 @@ class PipelineError(RequestError):
     status, problem, title = 500, "internal_error", "Encoding or searching failed"
 
 
+class FaultError(RequestError):
+    """A fault of ours, named by its type alone: the client learns no internals."""
+
+    closes_connection = True
+
+
 class UnauthorizedError(RequestError):
     """A request to the admin listener came without its token."""
 
     status, problem, title = 401, "unauthorized", "The token is missing or wrong"
+    closes_connection = True
 
     def headers(self) -> dict[str, str]:
         """How to do better."""

@@ -5,6 +5,7 @@ Releases with the same index and record share them. They end when no release has
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,18 @@ class LiveParts:
 class LiveOpener:
     """Opens the live parts of releases; from one thread at a time."""
 
-    def __init__(self, synchronous: Synchronous, changes: AdMetrics, merges: LiveMetrics) -> None:
-        """Take how changes are made durable, and who counts changes and merges."""
+    def __init__(
+        self,
+        synchronous: Synchronous,
+        changes: AdMetrics,
+        merges: LiveMetrics,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take how changes are made durable, who counts changes and merges, and whether requests are being answered."""
         self._synchronous = synchronous
         self._changes = changes
         self._merges = merges
+        self._is_busy = is_busy
         self._closing: dict[Path, threading.Thread] = {}
 
     def open(self, record_path: Path, index: Path, *, threads: int = 1) -> LiveParts:
@@ -62,7 +70,7 @@ class LiveOpener:
         except BaseException:
             record.close()
             raise
-        writer = AdWriter(record, live, self._changes.committed)
+        writer = AdWriter(record, live, self._changes.committed, is_busy=self._is_busy)
         parts = LiveParts(live, writer, Merger(live, self._merges, writer.forget_deletions))
         weakref.finalize(parts, self._close_later, key, parts.writer, parts.merger).atexit = False
         return parts

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import RequestError
+from service.errors import FaultError, RequestError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -51,6 +51,4 @@ async def _answer_http_exception(_: Request, error: Exception) -> Response:
 
 async def _answer_fault(_: Request, error: Exception) -> Response:
     """The client learns no internals; uvicorn logs the fault, and closes the connection."""
-    answer = error_response(RequestError(type(error).__name__))
-    answer.headers["Connection"] = "close"
-    return answer
+    return error_response(FaultError(type(error).__name__))

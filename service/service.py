@@ -53,7 +53,9 @@ class Service:
         self.metrics = Metrics()
         self._pacer = Pacer()
         self.draining = False
-        live = LiveOpener(settings.record.synchronous, self.metrics.ads, self.metrics.live)
+        live = LiveOpener(
+            settings.record.synchronous, self.metrics.ads, self.metrics.live, lambda: self.batcher.is_busy
+        )
         max_batch_size = settings.batching.max_batch_size
         loader = ReleaseLoader(settings.swap, max_batch_size, live, settings.inference.providers(max_batch_size))
         self.releases = Releases(settings, self.metrics, loader.load)

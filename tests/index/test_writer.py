@@ -11,7 +11,7 @@ import pytest
 from index.changes import AdPatch, AdState, Delete, PatchAd, State
 from index.errors import RecordError, RecordFullError
 from index.record import Record
-from index.writer import MOST_TOGETHER, AdWriter, Commit, Outcome
+from index.writer import ENOUGH_TO_SHARE, MOST_TOGETHER, SHARE_S, AdWriter, Commit, Outcome
 from tests.index.records import contents, empty_record, upsert
 
 PAUSE = AdPatch(status="paused")
@@ -192,3 +192,67 @@ def test_many_threads_are_each_answered_for_their_own(path: Path, writer: AdWrit
         thread.join(PATIENCE_S)
     assert {(outcome.applied, outcome.unknown) for outcome in outcomes} == {(1, (1,))}
     assert len(contents(path)) == len(outcomes) == 160
+
+
+class Requests:
+    """Says whether requests are being answered; a pause lets others submit their changes."""
+
+    def __init__(self, busy: bool) -> None:
+        self.busy = busy
+        self.pauses: list[float] = []
+        self.meanwhile: Any = lambda: None
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.meanwhile()
+
+
+@pytest.fixture
+def requests() -> Requests:
+    return Requests(busy=True)
+
+
+@pytest.fixture
+def polite(path: Path, target: FakeIndex, commits: list[Commit], requests: Requests):
+    """A writer that gives way to requests."""
+    started = AdWriter(Record(path), target, commits.append, is_busy=lambda: requests.busy, pause=requests.pause)
+    yield started
+    started.close()
+
+
+def test_while_requests_are_answered_changes_share_a_commit(
+    polite: AdWriter, requests: Requests, commits: list[Commit]
+):
+    later: list[Any] = []
+    requests.meanwhile = lambda: later.extend(polite.submit([upsert(f"later-{number}")]) for number in range(3))
+    first = polite.submit([upsert("first")])
+    assert first.result(PATIENCE_S) == later[-1].result(PATIENCE_S) == Outcome(1, (), 4)
+    assert (requests.pauses, len(commits)) == ([SHARE_S], 1)
+
+
+def test_at_rest_a_change_is_made_at_once(polite: AdWriter, requests: Requests):
+    requests.busy = False
+    assert result(polite, upsert("a")) == Outcome(1, (), 1)
+    assert requests.pauses == []
+
+
+def test_many_changes_of_one_caller_wait_for_no_others(polite: AdWriter, requests: Requests):
+    assert result(polite, *(upsert(str(number)) for number in range(ENOUGH_TO_SHARE))).applied == ENOUGH_TO_SHARE
+    assert requests.pauses == []
+
+
+def test_what_ends_while_others_are_waited_for_is_made(path: Path, target: FakeIndex, requests: Requests):
+    writer = AdWriter(Record(path), target, is_busy=lambda: True, pause=requests.pause)
+    closing = threading.Thread(target=writer.close)
+    requests.meanwhile = closing.start
+    assert result(writer, upsert("a")).applied == 1
+    closing.join(PATIENCE_S)
+    assert contents(path).keys() == {"a"}
+
+
+def test_its_readers_let_go_of_the_record_before_it_does(path: Path, writer: AdWriter):
+    result(writer, upsert("a"))
+    with writer.readers.reader() as reader:
+        assert reader.find("a") is not None
+    writer.close()
+    assert not path.with_name(f"{path.name}-wal").exists()

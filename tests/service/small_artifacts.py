@@ -1,6 +1,7 @@
 """Real artifacts that take seconds to make: encoders with few random weights, and indexes of a few thousand ads."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,6 @@ def settings_of(stable: ReleaseSettings, **sections: object) -> Settings:
     return Settings.model_validate({"release": stable.model_dump(), **sections})
 
 
-def live_opener() -> LiveOpener:
+def live_opener(is_busy: Callable[[], bool] = lambda: False) -> LiveOpener:
     metrics = Metrics()
-    return LiveOpener("normal", metrics.ads, metrics.live)
+    return LiveOpener("normal", metrics.ads, metrics.live, is_busy)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from index.record import Record
+from service.ad_changes import ADS_A_JOB
 from service.metrics import Metrics
 from service.release import Release
 from tests.index.records import contents
@@ -127,6 +128,15 @@ def test_ads_that_are_written_again_change_nothing_and_are_not_embedded_again(ad
     assert served.embedder.encoded == embedded
     put(admin, line("ad-0", title="Another"))
     assert served.embedder.encoded == embedded + 1
+
+
+@pytest.mark.parametrize(("ads", "jobs"), [(1, 1), (ADS_A_JOB, 1), (ADS_A_JOB + 1, 3)])
+def test_few_ads_are_read_looked_up_and_embedded_in_one_job(
+    admin: httpx.Client, served: Served, metrics: Metrics, ads: int, jobs: int
+):
+    put(admin, *(line(f"ad-{number}") for number in range(ads)))
+    assert served.embedder.encoded == ads
+    assert metrics.registry.get_sample_value("hlm_low_lane_jobs_total", {"result": "done"}) == jobs
 
 
 @pytest.mark.parametrize(

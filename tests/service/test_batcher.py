@@ -249,8 +249,10 @@ async def test_worker_states_say_who_is_busy_since_when():
     async with batcher_of(run, workers=2) as batcher:
         assert [state.busy_since for state in batcher.worker_states()] == [None, None]
         assert all(state.alive for state in batcher.worker_states())
+        assert not batcher.is_busy
         before = perf_counter()
         first = await occupy(batcher, run)
+        assert batcher.is_busy
         [since] = [state.busy_since for state in batcher.worker_states() if state.busy_since is not None]
         assert before <= since <= perf_counter()
         assert batcher.running_batches == 1

@@ -67,6 +67,17 @@ def test_releases_with_one_record_see_each_others_changes(load: Loader, small: S
     first.release.live.close()
 
 
+def test_its_writer_asks_whether_requests_are_being_answered(small: SmallArtifacts, tmp_path: Path):
+    def is_busy() -> bool:
+        asked.append(True)
+        return False
+
+    asked: list[bool] = []
+    with closing(live_opener(is_busy).open(tmp_path / "shop.db", small.index)) as parts:
+        parts.writer.submit([Delete("nobody")]).result(PATIENCE_S)
+    assert asked == [True]
+
+
 def test_a_record_ends_with_the_last_release_that_has_it_and_can_be_opened_again(load: Loader, tmp_path: Path):
     first = load("first")
     second = load("second", first)
