@@ -17,13 +17,15 @@ from service.encoder import Encoder
 from service.execution_providers import CPU, ExecutionProvider, ExecutionProviders, LanePolicy, captures_graphs
 from service.session import BoundRun, EncoderSession
 from tests.service.small_artifacts import SmallArtifacts
+from tests.waiting import PATIENCE_S, wait_until
 
 IN_LANES = ExecutionProviders((ExecutionProvider(CPU),), lanes=LanePolicy((1, 2), (8,), 2))
-PATIENCE_S = 30
+HELD_BACK_S = 0.1
+"""Of a run that has asked for its turn: one that is not held back is over long before."""
 
 
 def test_runs_go_side_by_side_and_a_capture_by_itself():
-    turns, both = Turns(), threading.Barrier(2)
+    turns, both, asked = Turns(), threading.Barrier(2), threading.Event()
     order: list[str] = []
 
     def run() -> None:
@@ -35,6 +37,7 @@ def test_runs_go_side_by_side_and_a_capture_by_itself():
             order.append("captured")
 
     def run_later() -> None:
+        asked.set()
         with turns.together():
             order.append("ran")
 
@@ -43,10 +46,11 @@ def test_runs_go_side_by_side_and_a_capture_by_itself():
             done.result(PATIENCE_S)
         with turns.together():
             capturing = pool.submit(capture)
-            while not turns._alone:
-                pass
+            wait_until(lambda: turns._alone)
             later = pool.submit(run_later)
-            assert not later.done()
+            assert asked.wait(PATIENCE_S)
+            with pytest.raises(TimeoutError):
+                later.result(HELD_BACK_S)
         capturing.result(PATIENCE_S)
         later.result(PATIENCE_S)
     assert order == ["captured", "ran"]
