@@ -61,6 +61,8 @@ class _Lane:
     # --- on the lane's thread -----------------------------------------------------------------------------------------
 
     def _open(self, open_session: Callable[[], EncoderSession], shapes: Sequence[Shape]) -> tuple[str, ...]:
+        # Takes no turn: releases are loaded one after the other, so nobody captures meanwhile. With one, a capture that
+        # waited for seconds of loading would keep all runs waiting behind it.
         session = self._session = open_session()
         self._runs = {shape: session.bind(shape, graph_id) for graph_id, shape in enumerate(shapes, start=1)}
         return session.execution_providers
