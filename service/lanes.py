@@ -110,9 +110,11 @@ class Lanes:
             ExecutionProviderError: the device cannot be had.
             SessionError: the graph cannot be loaded there.
         """
-        lanes = [_Lane(open_session, shapes) for _ in range(count)]
-        # What a device holds is freed on the threads that use it, when no other one captures.
+        lanes: list[_Lane] = []
+        # What a device holds is freed on the threads that use it, when no other one captures; also where the last of
+        # the lanes cannot be opened.
         weakref.finalize(self, _close, lanes).atexit = False
+        lanes.extend(_Lane(open_session, shapes) for _ in range(count))
         self.execution_providers = lanes[0].execution_providers
         """What they run on, first what most of it does."""
         self.costs = self._warm_up(lanes, shapes)
