@@ -32,7 +32,7 @@ from benchmarks.servers import CACHE_OFF, Server
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "serve.gpu.yaml"
 BOUNDS_MS = (10.0, 25.0)
-TOP_K, TIMEOUT_MS = 100, 1_000
+TOP_K = 100
 NO_BOUNDS = {"HLM_SWAP__MIN_GOLDEN_OVERLAP": "0", "HLM_SWAP__MIN_ANN_RECALL": "0"}
 """Random weights know nothing of made-up embeddings."""
 SWAP_S = 6.0
@@ -54,6 +54,8 @@ class Plan:
     """Of a made-up index."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment of the server beside `config/serve.gpu.yaml`."""
+    timeout_ms: int = 1_000
+    """Of each request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ class Trial:
     """One offered rate and what came of it."""
 
     rate: float
-    p50_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    p99_ms: float | None
+    """None where nothing was answered."""
     sent: int
     failed: int
     """Refused, or answered with anything but 200, or not at all."""
@@ -125,11 +128,12 @@ def _search(found: dict[str, Any], clock: Clock, running: "_Running", plan: Plan
     good = 0.0
     for bound_ms in BOUNDS_MS:
         trials: list[Trial] = []
-        entry = found[_name(bound_ms)] = {"capacity": good, "trials": []}
+        entry = found[_name(bound_ms)] = {"capacity": good or None, "trials": []}
         for best in bisect(running.offer, bound_ms, trials, good, plan):
             good = best
-            entry |= {"capacity": good, "trials": [asdict(trial) for trial in trials]}
+            entry |= {"capacity": good or None, "trials": [asdict(trial) for trial in trials]}
             clock.check()
+        entry["capacity"] = good  # 0 is a finding only after the last trial
 
 
 def bisect(
@@ -140,7 +144,7 @@ def bisect(
     for _ in range(plan.steps):
         trial = trial_at((good + bad) / 2)
         trials.append(trial)
-        if trial.p99_ms <= bound_ms and not trial.failed:
+        if trial.p99_ms is not None and trial.p99_ms <= bound_ms and not trial.failed:
             good = trial.rate
         else:
             bad = trial.rate
@@ -223,12 +227,13 @@ class _Running:
             "swaps": swaps,
             "requests": sum(trial.sent for trial in trials),
             "failed": sum(trial.failed for trial in trials),
-            "p99_ms": max(trial.p99_ms for trial in trials),
+            "p99_ms": max((trial.p99_ms for trial in trials if trial.p99_ms is not None), default=None),
         }
 
     def _begin(self, rate: float, seconds: float) -> list["Future[Part]"]:
         share = rate / len(self._cores)
-        return [self._pool.submit(_generate, core, self._replica.port, share, seconds) for core in self._cores]
+        to = self._replica.port, self._plan.timeout_ms
+        return [self._pool.submit(_generate, core, *to, share, seconds) for core in self._cores]
 
     def _served(self) -> str:
         return str(yaml.safe_load(self._replica.get("/info")[1])["release"]["name"])
@@ -245,9 +250,9 @@ Part = tuple[Any, int, float]
 """Of a generator: latencies of the answers 200 in seconds, arrivals, and its business."""
 
 
-def _generate(core: int, port: int, rate: float, seconds: float) -> Part:
+def _generate(core: int, port: int, timeout_ms: int, rate: float, seconds: float) -> Part:
     os.sched_setaffinity(0, {core})
-    requests = itertools.cycle([request_bytes(query, TOP_K, TIMEOUT_MS) for query in read_queries(None)])
+    requests = itertools.cycle([request_bytes(query, TOP_K, timeout_ms) for query in read_queries(None)])
     load = run_open_loop(port, requests, rate=rate, seconds=seconds, seed=core, connections=256)
     return load.latency_s[load.status == 200], len(load.status), load.busy_share
 
@@ -255,6 +260,6 @@ def _generate(core: int, port: int, rate: float, seconds: float) -> Part:
 def join(rate: float, parts: Sequence[Part]) -> Trial:
     """What all generators saw."""
     latencies, sent = np.concatenate([part[0] for part in parts]), sum(part[1] for part in parts)
-    p50, p99 = 1e3 * np.percentile(latencies, [50, 99]) if len(latencies) else (np.inf, np.inf)
+    p50, p99 = (1e3 * np.percentile(latencies, [50, 99])).tolist() if len(latencies) else (None, None)
     busy = max(part[2] for part in parts)
-    return Trial(rate, float(p50), float(p99), sent, sent - len(latencies), busy)
+    return Trial(rate, p50, p99, sent, sent - len(latencies), busy)

@@ -151,13 +151,18 @@ class AdWriter:
     def _run(self) -> None:
         give_way()
         while (first := self._queue.get()) is not None:
-            if len(first.changes) < ENOUGH_TO_SHARE and self._is_busy():
+            if self._may_share(first):
                 self._pause(SHARE_S)
             together, is_last = self._take_more(first)
             # Who waits no longer may have given up before the change was made, but not while it is.
             self._make([one for one in together if one.future.set_running_or_notify_cancel()])
             if is_last:
                 return
+
+    def _may_share(self, first: _Submission) -> bool:
+        """Whether to wait for more changes: where what waits already is little, and not the last."""
+        is_little = len(first.changes) + self._queue.qsize() < ENOUGH_TO_SHARE
+        return is_little and not self._closed and self._is_busy()
 
     def _take_more(self, first: _Submission) -> tuple[list[_Submission], bool]:
         """All that waits, up to a bound; and whether the queue has ended with it."""

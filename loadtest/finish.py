@@ -40,7 +40,9 @@ def end(result: Result) -> None:
         LoadTestError: nothing was asked of the result, and there is nothing in it.
     """
     code = exit_code(result)
-    if not code and not result.verdicts and result.requests and not result.good_requests:
+    if not code and not result.verdicts and not result.good_requests:
+        if not result.requests:
+            raise LoadTestError("no request was due, so nothing was measured; expected a higher rate or more seconds")
         raise LoadTestError("no request was answered well, so nothing but errors was measured; they are named above")
     if code:
         raise typer.Exit(code)

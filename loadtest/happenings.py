@@ -39,7 +39,7 @@ def _happen(planned: Planned, url: str, measurement: Measurement) -> None:
     at_s = time.time() - measurement.started_s
     try:
         outcome, done = _do(planned.do, url)
-    except (OSError, httpx.HTTPError, ValueError) as error:
+    except Exception as error:  # an event must not vanish, whatever became of it
         outcome, done = f"failed: {type(error).__name__}: {error}", False
     measurement.events.append(Event(at_s=round(at_s, 3), name=planned.name, outcome=outcome, done=done))
 

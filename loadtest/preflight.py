@@ -11,11 +11,13 @@ import httpx
 from loadtest.answers import judge
 from loadtest.errors import LoadTestError
 from loadtest.recorder import OK
-from loadtest.traffic import Traffic
+from loadtest.traffic import Source, Traffic
 
 SLACK_S = 5.0
 BUSY = {408, 425, 429}
 """Statuses below 500 that say something of the moment, not of the request."""
+BEFORE_ALL = -1
+"""The load that asks here; as the first one it would take a query from it that is to be asked only once."""
 
 
 def check_places(*paths: Path | None) -> None:
@@ -46,7 +48,7 @@ def check_service(url: str, traffic: Traffic) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LoadTestError(f"{url!r}: expected a URL such as http://127.0.0.1:8080")
-    request = next(traffic.requests())
+    request = next(traffic.requests(Source(load=BEFORE_ALL)))
     place = f"POST {url.rstrip('/')}/retrieve"
     try:
         answer = httpx.post(

@@ -70,12 +70,8 @@ class Session:
         self._number += 1
         self._reports.clear()
         self._ended.clear()
-        message = {"number": self._number, "workers": self._workers, "load": asdict(load)}
-        message["traffic"] = self._traffic.model_dump(mode="json")
-        for worker, client_id in enumerate(sorted(self._there())):
-            self._master.send_message("load", message | {"worker": worker}, client_id=client_id)
-        self._master.start(load.users, spawn_rate=load.users)
         try:
+            self._start(load)
             self._wait(load, watch)
         except KeyboardInterrupt:
             self.interrupted = True
@@ -83,6 +79,13 @@ class Session:
         self.wait_for_workers()
         begun_s = [report["begun_s"] for report in self._reports if report["begun_s"]]
         return min(begun_s, default=time.time()), Samples.of(self._reports)
+
+    def _start(self, load: Load) -> None:
+        message = {"number": self._number, "workers": self._workers, "load": asdict(load)}
+        message["traffic"] = self._traffic.model_dump(mode="json")
+        for worker, client_id in enumerate(sorted(self._there())):
+            self._master.send_message("load", message | {"worker": worker}, client_id=client_id)
+        self._master.start(load.users, spawn_rate=load.users)
 
     def _wait(self, load: Load, watch: Watch) -> None:
         started_s, seen, going_on = time.monotonic(), 0, True
@@ -154,9 +157,10 @@ def session(
         master = environment.create_master_runner(address, port)
     except RPCError as error:
         raise LoadTestError(f"--port {port}: expected one that is free ({error})") from error
-    children = [_worker(port) for _ in range(workers)]
+    children: list[Child] = []
     _end_as_by_ctrl_c()
     try:
+        children.extend(_worker(port) for _ in range(workers))
         opened = Session(master, traffic, workers + remote_workers, children)
         _await_workers(opened, remote_workers, port)
         yield opened

@@ -20,11 +20,13 @@ class Objective:
     text: str
 
     def found(self, phase: Phase) -> float | None:
-        """The figure, None where nothing was answered well."""
-        return phase.error_share if self.name == "errors" else phase.latency_ms[self.name]
+        """The figure; None where nothing was asked, or nothing answered well that could have a latency."""
+        if self.name == "errors":
+            return phase.error_share if phase.requests else None
+        return phase.latency_ms[self.name]
 
     def judge(self, phase: Phase) -> Verdict:
-        """Whether the phase meets it; one without a good answer has no latency that could."""
+        """Whether the phase meets it; one without a figure does not."""
         found = self.found(phase)
         shown = "no answer" if found is None else f"{found:.2%}" if self.name == "errors" else f"{found:,.2f} ms"
         met = found is not None and found <= self.bound

@@ -61,6 +61,8 @@ class _Lane:
     # --- on the lane's thread -----------------------------------------------------------------------------------------
 
     def _open(self, open_session: Callable[[], EncoderSession], shapes: Sequence[Shape]) -> tuple[str, ...]:
+        # Takes no turn: releases are loaded one after the other, so nobody captures meanwhile. With one, a capture that
+        # waited for seconds of loading would keep all runs waiting behind it.
         session = self._session = open_session()
         self._runs = {shape: session.bind(shape, graph_id) for graph_id, shape in enumerate(shapes, start=1)}
         return session.execution_providers
@@ -108,9 +110,11 @@ class Lanes:
             ExecutionProviderError: the device cannot be had.
             SessionError: the graph cannot be loaded there.
         """
-        lanes = [_Lane(open_session, shapes) for _ in range(count)]
-        # What a device holds is freed on the threads that use it, when no other one captures.
+        lanes: list[_Lane] = []
+        # What a device holds is freed on the threads that use it, when no other one captures; also where the last of
+        # the lanes cannot be opened.
         weakref.finalize(self, _close, lanes).atexit = False
+        lanes.extend(_Lane(open_session, shapes) for _ in range(count))
         self.execution_providers = lanes[0].execution_providers
         """What they run on, first what most of it does."""
         self.costs = self._warm_up(lanes, shapes)

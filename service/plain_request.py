@@ -16,7 +16,7 @@ _HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n
 _FIELDS = re.compile(
     rb"^(content-length|x-hlm-caller|x-hlm-release|traceparent|authorization"
     rb"|connection|transfer-encoding|expect|upgrade|te|trailer)"
-    rb":[ \t]*(.*?)[ \t]*\r$",
+    rb":([^\r\n]*)\r$",  # white space around it is stripped in Python: a pattern that does takes quadratic time
     re.IGNORECASE | re.MULTILINE,
 )
 _KNOWN = ("x-hlm-caller", "x-hlm-release", "traceparent", "authorization")
@@ -44,7 +44,7 @@ def read_head(head: bytes) -> Head | None:
         key = name.lower().decode()
         if key in found:
             return None
-        found[key] = value.decode("latin-1")
+        found[key] = value.strip(b" \t").decode("latin-1")
     length = found.pop("content-length", "")
     is_number = length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS
     if not is_number or found.pop("connection", "keep-alive").lower() != "keep-alive":

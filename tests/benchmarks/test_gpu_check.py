@@ -1,5 +1,6 @@
 """The check of a GPU: every part of it runs here too, on the CPU in small."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import pytest
 
 from benchmarks import gpu_check, gpu_timing, gpu_torch
 from benchmarks.gpu_artifacts import write_encoder
+from benchmarks.gpu_bars import hold_against_bars
 from benchmarks.gpu_check import Part, check_modules, find_gpu, parts_of, run_part
 from benchmarks.gpu_models import BERTS, QWENS, STUDENT, TEACHER, ModelShape, write_bert
 from benchmarks.gpu_parity import compare, measure_parity
-from benchmarks.gpu_retrieve import Plan, Trial, bisect, join
+from benchmarks.gpu_retrieve import Plan, Trial, _search, bisect, join
 from benchmarks.gpu_timing import Clock, OutOfTimeError, describe, time_berts, time_runs
 from benchmarks.gpu_torch import COMPILED, EAGER, GRAPHS, ratios, time_qwens
 from benchmarks.gpu_watch import gpu_means, looked_at_gpu, stage_means
@@ -23,6 +25,7 @@ from service.gpu import Gpu, GpuLoad, read_gpu
 from service.session import EncoderSession
 from service.settings import load_settings
 from service.shapes import Shape
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ModelShape("tiny", "bert", 2, 32, 64, 4, 4, 8, 2_000)
@@ -285,11 +288,28 @@ def test_the_capacity_is_the_largest_rate_within_the_bound():
     assert list(bisect(lambda rate: trial(rate, 99.0), 10.0, trials, 9_000.0, plan)) == [9_000.0] * 5
 
 
+@pytest.mark.parametrize(
+    ("p99_ms", "seconds", "capacities"),
+    [(99.0, -1, [None]), (99.0, LONG, [0, 0]), (None, LONG, [0, 0]), (1.0, -1, [16_000.0])],
+    ids=["time is up", "too slow", "no answers", "time is up after a good one"],
+)
+def test_a_capacity_is_0_only_where_every_trial_said_so(
+    p99_ms: float | None, seconds: float, capacities: list[float | None]
+):
+    found: dict[str, Any] = {}
+    running: Any = type("Running", (), {"offer": lambda _, rate: Trial(rate, p99_ms, p99_ms, 10, 0, 0.1)})()
+    with contextlib.suppress(OutOfTimeError):
+        _search(found, Clock(seconds), running, Plan())
+    assert [entry["capacity"] for entry in found.values()] == capacities
+    assert "Infinity" not in json.dumps(found)
+    assert hold_against_bars({"retrieve": found})["retrieve_per_second_at_p99_10_ms"]["found"] == capacities[0]
+
+
 def test_what_the_generators_saw_is_joined():
     joined = join(100.0, [(np.array([0.001] * 50), 50, 0.2), (np.array([0.003] * 48), 50, 0.9)])
     assert (joined.sent, joined.failed, joined.generator_busy_share) == (100, 2, 0.9)
     assert (joined.p50_ms, joined.p99_ms) == (pytest.approx(1), pytest.approx(3))
-    assert join(1.0, [(np.array([]), 3, 0.1)]).p99_ms == np.inf
+    assert join(1.0, [(np.array([]), 3, 0.1)]).p99_ms is None
 
 
 def test_stages_are_means_between_two_scrapes():
@@ -315,8 +335,7 @@ def test_the_gpu_is_watched_while_a_load_runs():
             raise ExecutionProviderError("gone") from None
 
     with looked_at_gpu(look, 0.001) as loads:
-        while len(loads) < 2:
-            pass
+        wait_until(lambda: len(loads) == 2)
     seen = gpu_means(loads)["gpu"]
     assert seen == {
         "utilization_mean": 0.6,

@@ -13,6 +13,7 @@ from index.errors import RecordError, RecordFullError
 from index.record import Record
 from index.writer import ENOUGH_TO_SHARE, MOST_TOGETHER, SHARE_S, AdWriter, Commit, Outcome
 from tests.index.records import contents, empty_record, upsert
+from tests.waiting import wait_until
 
 PAUSE = AdPatch(status="paused")
 PATIENCE_S = 30.0
@@ -238,6 +239,37 @@ def test_at_rest_a_change_is_made_at_once(polite: AdWriter, requests: Requests):
 
 def test_many_changes_of_one_caller_wait_for_no_others(polite: AdWriter, requests: Requests):
     assert result(polite, *(upsert(str(number)) for number in range(ENOUGH_TO_SHARE))).applied == ENOUGH_TO_SHARE
+    assert requests.pauses == []
+
+
+def hold_up(polite: AdWriter, target: FakeIndex) -> None:
+    """Have it make a change that is not over before `may_apply` is set."""
+    target.may_apply.clear()
+    polite.submit([upsert("held")])
+    assert target.applying.acquire(timeout=PATIENCE_S)
+
+
+def test_many_callers_that_wait_already_wait_for_no_others(polite: AdWriter, target: FakeIndex, requests: Requests):
+    requests.busy = False
+    hold_up(polite, target)
+    requests.busy = True
+    waiting = [polite.submit([upsert(str(number))]) for number in range(ENOUGH_TO_SHARE)]
+    target.may_apply.set()
+    assert {future.result(PATIENCE_S) for future in waiting} == {Outcome(1, (), ENOUGH_TO_SHARE + 1)}
+    assert requests.pauses == []
+
+
+def test_the_last_change_of_all_waits_for_no_others(polite: AdWriter, target: FakeIndex, requests: Requests):
+    requests.busy = False
+    hold_up(polite, target)
+    requests.busy = True
+    last = polite.submit([upsert("last")])
+    closing = threading.Thread(target=polite.close)
+    closing.start()
+    wait_until(lambda: polite._closed)
+    target.may_apply.set()
+    assert last.result(PATIENCE_S).applied == 1
+    closing.join(PATIENCE_S)
     assert requests.pauses == []
 
 

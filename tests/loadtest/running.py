@@ -38,6 +38,19 @@ def started(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
                 running.kill()
 
 
+@contextmanager
+def workers_by_hand(port: str) -> "Iterator[list[subprocess.Popen[bytes]]]":
+    """Two workers of Locust's own that connect to a port; none is left when the block ends."""
+    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--worker", "--loglevel", "ERROR"]
+    workers = [subprocess.Popen([*command, "--master-port", port], cwd=ROOT) for _ in range(2)]
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
 def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

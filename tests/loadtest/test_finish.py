@@ -16,10 +16,12 @@ from loadtest.slo import parse_slo
 ANSWER = {"timings_ms": {}, "coverage": {}, "cached": False}
 
 
-def result(slo: str | None = None, *, busy_share: float = 0.1, outcome: str = "ok", **fields: object) -> Result:
-    """A phase of ten requests that took 50 ms each."""
+def result(
+    slo: str | None = None, *, busy_share: float = 0.1, outcome: str = "ok", requests: int = 10, **fields: object
+) -> Result:
+    """A phase of ten seconds, whose requests took 50 ms each."""
     recorder = Recorder()
-    for second in range(10):
+    for second in range(requests):
         recorder.add(second, 0.0, 0.05, outcome, ANSWER if outcome == "ok" else None)
     samples = Samples.of([recorder.take()])
     samples.busy_share = busy_share
@@ -51,6 +53,8 @@ def result(slo: str | None = None, *, busy_share: float = 0.1, outcome: str = "o
         (result("p99=40ms", interrupted=True), 130),
         (result("errors=100%", outcome="503 overloaded"), 0),
         (result("p99=60ms", outcome="503 overloaded"), 3),
+        (result("errors=0.1%", requests=0), 3),
+        (result("errors=100%,p99=60ms", requests=0, interrupted=True), 130),
     ],
 )
 def test_exit_codes(found: Result, code: int):
@@ -61,6 +65,11 @@ def test_nothing_but_errors_is_no_success_where_nothing_was_asked_for():
     with pytest.raises(LoadTestError, match="no request was answered well"):
         end(result(outcome="503 overloaded"))
     end(result())
+
+
+def test_no_request_at_all_is_no_success_either():
+    with pytest.raises(LoadTestError, match="no request was due"):
+        end(result(requests=0))
 
 
 def test_a_generator_that_limits_is_warned_of_and_an_objective_that_is_missed_is_named(

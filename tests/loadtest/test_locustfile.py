@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.client.standin import Reply, answer, problem, serve
-from tests.loadtest.running import free_port
+from tests.loadtest.running import free_port, workers_by_hand
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,14 +112,12 @@ def test_open_loop_with_plain_locust(tmp_path: Path):
 def test_workers_of_locusts_own_ask_each_its_own(tmp_path: Path):
     queries = tmp_path / "queries.txt"
     queries.write_text("".join(f"query {number}\n" for number in range(10_000)))
-    port, file = free_port(), ["-f", "loadtest/locustfile.py"]
-    command = [sys.executable, "-m", "locust", *file, "--worker", "--master-port", port, "--loglevel", "ERROR"]
-    workers = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
-    with serve(lambda _: answer(["a"])) as service:
+    port = free_port()
+    with workers_by_hand(port) as workers, serve(lambda _: answer(["a"])) as service:
         options = ("--master", "--expect-workers", "2", "--master-bind-port", port)
         result = locust(tmp_path, service.url, *options, "--queries", str(queries), "--rate", "20")
-    assert result.returncode == 0, result.stderr
-    assert [worker.wait(timeout=30) for worker in workers] == [0, 0]
+        assert result.returncode == 0, result.stderr
+        assert [worker.wait(timeout=30) for worker in workers] == [0, 0]
     texts = [request["query"] for request in service.requests]
     assert len(set(texts)) == len(texts)
     assert 12 < len(texts) <= 122  # two users at 20/s each; a closed loop would have asked thousands

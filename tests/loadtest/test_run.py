@@ -2,8 +2,6 @@
 
 import itertools
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 
 from loadtest.result import read_result
 from tests.client.standin import Reply, answer, problem, serve
-from tests.loadtest.running import free_port, loadtest, run, stalling, started
+from tests.loadtest.running import free_port, loadtest, run, stalling, started, workers_by_hand
 
 
 def test_a_stall_of_a_second_shows_in_the_open_loop_and_not_in_the_closed(tmp_path: Path):
@@ -100,6 +98,41 @@ def test_a_service_that_only_fails_is_measured_and_said_to_have_answered_nothing
     assert phase.latency_ms["p99"] is None
 
 
+def half_a_minute_or_more(command: str, directory: Path) -> list[str]:
+    """Arguments of a test that would take that long."""
+    if command != "scenario":
+        options = {"closed loop": ["run", "--users", "2", "--seconds", "600"]}
+        return options.get(command, ["capacity", "--from", "60"])
+    file = directory / "scenario.yaml"
+    later = "{at_s: 300, name: later, do: {kind: run, command: [touch, later]}}"
+    file.write_text(f"title: long\nloads: [{{name: a, rate: 60, seconds: 600}}]\nevents: [{later}]\n")
+    return ["scenario", str(file)]
+
+
+@pytest.mark.parametrize("command", ["closed loop", "capacity", "scenario"])
+def test_whatever_is_interrupted_keeps_what_it_saw(tmp_path: Path, command: str):
+    out = tmp_path / "result.json"
+    calls, sent = itertools.count(), threading.Event()
+
+    def respond(_: dict[str, Any]) -> Reply:
+        if next(calls) == 30:
+            sent.set()
+        return answer(["a"])
+
+    with serve(respond) as service:
+        options = ("--url", service.url, "--out", str(out))
+        with started(*half_a_minute_or_more(command, tmp_path), *options) as running:
+            assert sent.wait(timeout=60)
+            running.send_signal(signal.SIGINT)
+            _, complaints = running.communicate(timeout=60)
+    assert running.returncode == 130, complaints
+    assert "Traceback" not in complaints
+    result = read_result(out)
+    assert result.interrupted
+    assert result.requests >= 25
+    assert (result.capacity, result.events) == (None, [])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_test_that_is_interrupted_keeps_what_it_saw(tmp_path: Path, number: signal.Signals):
     out, report = tmp_path / "result.json", tmp_path / "result.html"
@@ -130,14 +163,12 @@ def test_a_test_that_is_interrupted_keeps_what_it_saw(tmp_path: Path, number: si
 
 def test_two_workers_that_were_started_by_hand_share_the_rate(tmp_path: Path):
     port = free_port()
-    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--worker", "--loglevel", "ERROR"]
-    workers = [subprocess.Popen([*command, "--master-host", "127.0.0.1", "--master-port", port]) for _ in range(2)]
-    with serve(lambda _: answer(["a"])) as service:
+    with workers_by_hand(port) as workers, serve(lambda _: answer(["a"])) as service:
         options = ("--workers", "0", "--remote-workers", "2", "--port", port)
         options += ("--rate", "60", "--arrivals", "constant", "--seconds", "2")
         result = run(service.url, tmp_path / "result.json", *options)
+        assert [worker.wait(timeout=30) for worker in workers] == [0, 0]
     assert result.phases[0].requests == 120
-    assert [worker.wait(timeout=30) for worker in workers] == [0, 0]
 
 
 @pytest.mark.parametrize(

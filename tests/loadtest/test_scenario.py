@@ -29,6 +29,7 @@ events:
   - {{at_s: 1.0, name: slow, do: {{kind: slow_clients, clients: 3, seconds: 1}}}}
   - {{at_s: 1.0, name: go away, do: {{kind: disconnects, rate: 10, seconds: 1}}}}
   - {{at_s: 1.5, name: nobody there, do: {{kind: swap, name: r3, encoder: e, index: i, admin_url: "http://127.0.0.1:9"}}}}
+  - {{at_s: 1.5, name: no address, do: {{kind: swap, name: r3, encoder: e, index: i, admin_url: "http://127.0.0.1:x"}}}}
 """
 
 
@@ -55,7 +56,7 @@ def test_loads_follow_each_other_and_events_happen_meanwhile(tmp_path: Path, mon
     assert [phase.from_s for phase in result.phases[1:]] == sorted(phase.from_s for phase in result.phases[1:])
     outcomes = {event.name: event.outcome for event in result.events}
     undone = {event.name for event in result.events if not event.done}
-    assert undone == {"a command", "swap to r2", "nobody there"}
+    assert undone == {"a command", "swap to r2", "nobody there", "no address"}
     assert outcomes["a command"] == "exit code 7"
     assert outcomes["swap to r2"].startswith("failed")
     assert outcomes["bids"] == "10 of 10 bids changed"
@@ -63,6 +64,7 @@ def test_loads_follow_each_other_and_events_happen_meanwhile(tmp_path: Path, mon
     assert outcomes["slow"] == "0 of 3 were cut off by the service"
     assert outcomes["go away"] == "10 clients asked and went away"
     assert outcomes["nobody there"].startswith("failed: ConnectError")
+    assert outcomes["no address"].startswith("failed: InvalidURL")
     assert {request["query"] for request in service.requests} == {"drill", "cordless drill 18v"}
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import asyncio
-import contextlib
 import hmac
 import json
 import logging
@@ -248,10 +247,12 @@ def test_a_header_that_does_not_end_is_given_up(admin: httpx.Client, monkeypatch
 
 
 def test_a_header_without_measure_is_cut_off(admin: httpx.Client):
-    request = b"GET /releases HTTP/1.1\r\n" + b"X: y\r\n" * 200_000 + b"\r\n"
-    with raw(admin) as connection, contextlib.suppress(ConnectionError):
-        connection.sendall(request)
-        assert b"401" not in connection.recv(65_536).partition(b"\r\n")[0]
+    with raw(admin) as connection:
+        connection.sendall(b"GET /releases HTTP/1.1\r\n")
+        for _ in range(20):
+            connection.sendall(b"X: y\r\n" * 1_000)
+        answer = all_of(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
 
 
 def ask_for_releases(token: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service import admin_connection
+from service import admin_connection, connection
 from service.ad_changes import SHORT_BODY_BYTES
 from service.metrics import Metrics
 from service.release import Release
@@ -171,13 +171,15 @@ def test_changes_in_a_row_are_made_and_answered_in_their_order(admin: Admin):
     assert admin.served.memory.statuses["a"] == "active"
 
 
-def test_a_body_that_comes_after_its_header_is_taken_directly_too(admin: Admin):
+def test_a_body_that_comes_after_its_header_is_taken_directly_too(admin: Admin, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "REST_TIMEOUT_S", PATIENCE_S)
     head, _, body = change(PAUSE).partition(b"\r\n\r\n")
-    with admin.connect() as connection:
+    with admin.connect() as client:
         for part in (head + b"\r\n\r\n", body):
-            connection.sendall(part)
-        [answer] = read_answers(connection, 1)
+            client.sendall(part)
+        [answer] = read_answers(client, 1)
     assert answer.document["applied"] == 1
+    assert admin.directly == ["a"]
 
 
 @pytest.mark.parametrize(

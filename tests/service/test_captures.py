@@ -15,15 +15,18 @@ from service import lanes
 from service.captures import Turns
 from service.encoder import Encoder
 from service.execution_providers import CPU, ExecutionProvider, ExecutionProviders, LanePolicy, captures_graphs
-from service.session import BoundRun, EncoderSession
+from service.session import BoundRun, EncoderSession, SessionError
+from service.shapes import Shape
 from tests.service.small_artifacts import SmallArtifacts
+from tests.waiting import PATIENCE_S, wait_until
 
 IN_LANES = ExecutionProviders((ExecutionProvider(CPU),), lanes=LanePolicy((1, 2), (8,), 2))
-PATIENCE_S = 30
+HELD_BACK_S = 0.1
+"""Of a run that has asked for its turn: one that is not held back is over long before."""
 
 
 def test_runs_go_side_by_side_and_a_capture_by_itself():
-    turns, both = Turns(), threading.Barrier(2)
+    turns, both, asked = Turns(), threading.Barrier(2), threading.Event()
     order: list[str] = []
 
     def run() -> None:
@@ -35,6 +38,7 @@ def test_runs_go_side_by_side_and_a_capture_by_itself():
             order.append("captured")
 
     def run_later() -> None:
+        asked.set()
         with turns.together():
             order.append("ran")
 
@@ -43,10 +47,11 @@ def test_runs_go_side_by_side_and_a_capture_by_itself():
             done.result(PATIENCE_S)
         with turns.together():
             capturing = pool.submit(capture)
-            while not turns._alone:
-                pass
+            wait_until(lambda: turns._alone)
             later = pool.submit(run_later)
-            assert not later.done()
+            assert asked.wait(PATIENCE_S)
+            with pytest.raises(TimeoutError):
+                later.result(HELD_BACK_S)
         capturing.result(PATIENCE_S)
         later.result(PATIENCE_S)
     assert order == ["captured", "ran"]
@@ -126,6 +131,26 @@ def test_a_release_is_captured_while_another_serves_and_a_third_is_freed(
     shapes = len(loaded[0].shape_costs.seconds) if loaded[0].shape_costs else 0
     assert turns.captures == 2 * 2 * shapes * lanes.FIRST_RUNS  # releases, lanes
     assert outside == 0
+
+
+def test_a_lane_that_cannot_be_opened_has_the_others_closed(small: SmallArtifacts, monkeypatch: pytest.MonkeyPatch):
+    graphs = iter([small.encoder / "model.onnx", small.encoder / "nowhere.onnx"])
+    opened: list[weakref.ref[EncoderSession]] = []
+
+    def open_session() -> EncoderSession:
+        session = EncoderSession(next(graphs))
+        opened.append(weakref.ref(session))
+        return session
+
+    dropped = threading.Event()
+    drop = lanes._Lane._drop
+    monkeypatch.setattr(lanes._Lane, "_drop", lambda lane: (drop(lane), dropped.set()))
+    with pytest.raises(SessionError, match=r"nowhere\.onnx"):
+        lanes.Lanes(open_session, [Shape(1, 8)], 2)
+    gc.collect()
+    assert dropped.wait(PATIENCE_S)
+    [first] = opened
+    assert first() is None
 
 
 def test_lanes_that_nobody_holds_free_their_sessions(small: SmallArtifacts, monkeypatch: pytest.MonkeyPatch):

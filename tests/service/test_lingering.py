@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.service.listening import Listening, answers_in, listening, read_all
+from tests.waiting import wait_until
 
 LENGTH = 30_000_000
 """More than the buffers of a loopback connection hold."""
@@ -50,8 +51,7 @@ def test_one_that_has_read_its_answer_is_closed_at_once(server: Listening):
         connection.sendall(HEAD)
         assert read_all(connection)
         connection.shutdown(socket.SHUT_WR)
-        while server.server.server_state.connections:
-            pass
+        wait_until(lambda: not server.server.server_state.connections)
 
 
 def _send_for_ever(connection: socket.socket) -> None:

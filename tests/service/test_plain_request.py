@@ -5,6 +5,7 @@ import pytest
 from service.plain_request import Head, read_head
 
 PLAIN = Head(5, None, None, None)
+LONG_GAP = "a" + " \t" * 3_500 + "b"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,10 @@ PLAIN = Head(5, None, None, None)
         (["Content-Length: 5", "traceparent: 00-1-2-01"], Head(5, None, None, "00-1-2-01")),
         (["Content-Length: 5", "X-HLM-Caller:"], Head(5, "", None, None)),
         (["Content-Length: 5", "X-HLM-Caller: säge"], Head(5, "säge", None, None)),
+        (["Content-Length: 5", "X-HLM-Caller: a" + " \t" * 3_500 + "b" + "\t " * 500], Head(5, LONG_GAP, None, None)),
+        (["Content-Length:" + " " * 7_900 + "5" + "\t" * 100], PLAIN),
+        (["Content-Length: 5", "X-HLM-Release:" + " \t" * 3_900], Head(5, None, "", None)),
+        (["Content-Length: 5", "X-HLM-Caller: \xa0a\x85 \t"], Head(5, "\xa0a\x85", None, None)),
         (["Content-Length: 5", "X-Note: content-length: 9"], PLAIN),
         (["Content-Length: 5", "X-Content-Length: 9", "Content-Length-X: 9"], PLAIN),
     ],
