@@ -115,9 +115,7 @@ def _tune(run: Run) -> None:
 
 
 def _key(recipe: Recipe) -> str:
-    titles: dict[str, object] = {}
-    if per_ad := recipe.teacher.title_queries:  # else a teacher made before there was the setting stays current
-        titles = {"titles": (per_ad, [file_hash(path) for path in dev_queries(recipe.data)])}
+    held_out = dev_queries(recipe.data) if recipe.teacher.title_queries else []
     return fingerprint(
         {
             "format": FORMAT,
@@ -128,8 +126,8 @@ def _key(recipe: Recipe) -> str:
             "settings": recipe.teacher,
             "model": resolve(recipe.teacher.model).files,
             "data": labelled_hashes(recipe.data),
+            "held_out": [file_hash(path) for path in held_out],
         }
-        | titles
     )
 
 
