@@ -133,6 +133,8 @@ def _key(recipe: Recipe) -> str:
 
 def made_up_queries(recipe: Recipe, inventory: Inventory) -> LabelledQueries:
     """What titles give to learn from beside the labels, without the dev split's queries."""
+    if not recipe.teacher.title_queries:
+        return LabelledQueries([], [], [])
     dev = [text for path in dev_queries(recipe.data) for text in read_queries(path).values()]
     return label_titles(inventory, recipe.teacher.title_queries, recipe.seed, dev)
 

@@ -37,10 +37,9 @@ def label_titles(inventory: Inventory, per_ad: float, seed: int, held_out: Itera
     """
     grades: dict[str, dict[int, int]] = {}
     measured = set(map(word_key, held_out))
-    if per_ad:
-        for text, ad_id in title_queries(inventory.titles(), per_ad, seed):
-            if word_key(text) not in measured:
-                grades.setdefault(text, {})[inventory.rows[ad_id]] = RELEVANT_GRADE
+    for text, ad_id in title_queries(inventory.titles(), per_ad, seed):
+        if word_key(text) not in measured:
+            grades.setdefault(text, {})[inventory.rows[ad_id]] = RELEVANT_GRADE
     return LabelledQueries(list(grades), list(grades), list(grades.values()))
 
 
