@@ -66,7 +66,7 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
 
     Beside each labelled set stands a filtered one, where there is an index: the same queries, asked with a filter that
     half the advertisers do not pass, whose ads then do not count as right either. What other files give lies in a
-    directory of its own, named after the queries, so that the recipe's own report stays.
+    directory of its own, named after theirs and the queries, so that the recipe's own report and others' stay.
 
     Args:
         run: the recipe and its results.
@@ -87,7 +87,7 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
             passing = labelled.among(selection.rows)
             qualities += list(_measure(f"{name}, {FILTERED}", passing, stages.filtered(selection, k), k))
     report = Report(k=k, ad_count=len(inventory.active), stages=qualities)
-    directory = run.evaluation / files[0].stem if files else run.evaluation
+    directory = run.evaluation / _name_of(files[0]) if files else run.evaluation
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
     write_atomic(directory / TABLE_NAME, markdown(report).encode())
@@ -141,7 +141,12 @@ def _labelled_sets(
     labelled = label(read_queries(queries), read_qrels(qrels), inventory)
     if not labelled.texts:
         raise TrainError(f"{queries}: no query has a judged ad in {qrels} that the recipe's inventory has too")
-    yield queries.stem, labelled
+    yield _name_of(queries), labelled
+
+
+def _name_of(queries: Path) -> str:
+    """With the directory, since every labelled set calls its queries the same."""
+    return f"{queries.resolve().parent.name}/{queries.stem}"
 
 
 def _measure(name: str, labelled: LabelledQueries, stages: Iterable[Stage], k: int) -> Iterator[StageQuality]:
