@@ -180,9 +180,12 @@ train-smoke: .venv-dev/.complete ## Every phase of training on made-up data, to 
 	until .venv-dev/bin/hlm query 'cordless drill 18v' --top-k 3 --url $(SMOKE_URL) 2>/dev/null; do \
 	  sleep 1; kill -0 $$server || exit 1; done
 
-# What `small` and its arms are taught by comes in pieces, once.
+# What `small` and its arms are taught by is put together where the script for it lies beside the data; elsewhere
+# the recipe says which directory it lacks.
+GET_TEACHER = $(if $(filter small arms/%,$(RECIPE)),$(wildcard ../shared/tools/get-teacher.sh))
+
 recipe: .venv-dev/.complete ## A whole recipe, going on where an earlier run stopped: make recipe RECIPE=small
-	@$(if $(filter small arms/%,$(RECIPE)),../shared/tools/get-teacher.sh var/models)
+	@$(if $(GET_TEACHER),$(GET_TEACHER) var/models)
 	@.venv-dev/bin/hlm train run '$(RECIPE)'
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
