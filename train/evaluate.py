@@ -3,19 +3,17 @@
 hlm train evaluate RECIPE [--queries q.tsv --qrels qrels.tsv]
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Console
 from rich.table import Table
 
 from artifacts.store import write_atomic
 from client.trec import read_qrels, read_queries
-from terminal import console
+from terminal import console, show_table
 from train.data import Inventory, LabelledQueries, label, read_inventory, read_split
 from train.encoders import Embeddings
 from train.errors import TrainError
@@ -26,8 +24,6 @@ from train.stages import Stage, Stages, half_the_advertisers
 REPORT_NAME = "report.json"
 TABLE_NAME = "table.md"
 FILTERED = "half the advertisers"
-PIPE_WIDTH = 200
-"""Columns of the printed table where there is no terminal."""
 
 
 class StageQuality(BaseModel):
@@ -126,8 +122,7 @@ def show_report(report: Report) -> None:
     for stage in report.stages:
         values = [f"{stage.measures[name]:.4f} {stage.retention[name].value:.3f}" for name in names]
         table.add_row(stage.labelled_set, stage.stage, *values, f"{stage.overlap:.3f}", f"{stage.cosine_mean:.4f}")
-    # In a file or pipe, where the width is not known, no row may be cut.
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    show_table(table)
 
 
 def _labelled_sets(
