@@ -172,17 +172,22 @@ SMOKE_URL = http://127.0.0.1:$(SMOKE_PORT)
 SMOKE_PORT ?= 8189
 
 train-smoke: .venv-dev/.complete ## Every phase of training on made-up data, to a query that is served; SMOKE_PORT=8189
+	@if (: < /dev/tcp/127.0.0.1/$(SMOKE_PORT)) 2> /dev/null; then \
+	  echo 'port $(SMOKE_PORT) is taken; expected a free one: make train-smoke SMOKE_PORT=…' >&2; exit 1; fi
 	@.venv-dev/bin/hlm train samples --out var/data/samples
 	@.venv-dev/bin/hlm train run smoke
 	@.venv-dev/bin/hlm serve --name smoke --port $(SMOKE_PORT) \
 	  --encoder var/runs/smoke/release/encoder --index var/runs/smoke/release/index & \
 	server=$$!; trap 'kill $$server' EXIT; \
-	until .venv-dev/bin/hlm query 'cordless drill 18v' --top-k 3 --url $(SMOKE_URL) 2>/dev/null; do \
+	until kill -0 $$server && .venv-dev/bin/hlm query 'cordless drill 18v' --top-k 3 --url $(SMOKE_URL) 2>/dev/null; do \
 	  sleep 1; kill -0 $$server || exit 1; done
 
-# What `small` and its arms are taught by comes in pieces, once.
+# What `small` and its arms are taught by is put together where the script for it lies beside the data; elsewhere
+# the recipe says which directory it lacks.
+GET_TEACHER = $(if $(filter small arms/%,$(RECIPE)),$(wildcard ../shared/tools/get-teacher.sh))
+
 recipe: .venv-dev/.complete ## A whole recipe, going on where an earlier run stopped: make recipe RECIPE=small
-	@$(if $(filter small arms/%,$(RECIPE)),../shared/tools/get-teacher.sh var/models)
+	@$(if $(GET_TEACHER),$(GET_TEACHER) var/models)
 	@.venv-dev/bin/hlm train run '$(RECIPE)'
 
 # --- upkeep -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""What long commands show: progress bars on a terminal, a line every few seconds in a log."""
+"""What long commands show: progress bars on a terminal, a line every few seconds in a log; and tables."""
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 LOG_INTERVAL_S = 5.0
 """How often a log gets a line; bars on a terminal refresh by themselves."""
+
+PIPE_COLUMNS = 200
+"""Width of a table in a file or pipe, which has none that is known."""
 
 
 class Advance(Protocol):
@@ -35,6 +39,12 @@ class Advance(Protocol):
 
 console = Console(stderr=True, highlight=False, emoji=False)
 """For everything that is not the command's result; the result goes to standard output."""
+
+
+def show_table(table: Table) -> None:
+    """Print a table that is the command's result, as wide as a terminal is; elsewhere wide enough to cut no row."""
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
+    Console(width=width, highlight=False, markup=False, emoji=False).print(table)
 
 
 @contextlib.contextmanager

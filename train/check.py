@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
 
 from client.trec import read_qrels, read_queries, read_texts
 from export.source import resolve
+from terminal import show_table
 from train.data import RELEVANT_GRADE, Inventory, read_inventory, unlabelled_lines, word_key
 from train.errors import TrainError
 from train.recipe import Data, Recipe, Side
@@ -67,7 +67,7 @@ def show_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         style = "bold red" if finding.is_leak and finding.count else None
         table.add_row(finding.what, f"{finding.count:,}", f"{finding.total:,}", finding.example[:60], style=style)
-    Console().print(table, markup=False)
+    show_table(table)
     for finding in findings:
         if finding.is_leak and finding.count:
             raise TrainError(

@@ -186,7 +186,7 @@ def evaluate(
     What is exported is measured too, exactly, through the index, and through it with a filter.
 
     Writes report.json and table.md into the recipe's directory `evaluation`; for other queries into a directory below
-    it, of the name of their file.
+    it, of the names of their directory and file.
 
     Examples:
       hlm train evaluate smoke

@@ -24,6 +24,8 @@ class PairBatch:
     """Rows of hard negatives, shape (n, k)."""
     known: Tensor
     """bool (n, n): whether ad j is known to be right, at least partly, for query i, or reads as the query's own ad."""
+    known_negatives: Tensor
+    """bool (n, k): the same of each query's hard negatives."""
 
 
 def pair_batch(
@@ -38,13 +40,20 @@ def pair_batch(
         negatives: a row for each query of `labelled`, perhaps of no columns.
     """
     rows = [pair.row for pair in pairs]
-    known = [
-        [labelled.grades[pair.query].get(row, 0) > 0 or ad_texts[row] == ad_texts[pair.row] for row in rows]
-        for pair in pairs
-    ]
     positions = [pair.query for pair in pairs]
+    own_negatives = negatives[positions]
+
+    def is_known(pair: Pair, row: int) -> bool:
+        return labelled.grades[pair.query].get(row, 0) > 0 or ad_texts[row] == ad_texts[pair.row]
+
+    known = [[is_known(pair, row) for row in rows] for pair in pairs]
+    among = [[is_known(pair, row) for row in wrong] for pair, wrong in zip(pairs, own_negatives.tolist(), strict=True)]
     return PairBatch(
-        [labelled.texts[position] for position in positions], rows, negatives[positions], torch.tensor(known)
+        [labelled.texts[position] for position in positions],
+        rows,
+        own_negatives,
+        torch.tensor(known),
+        torch.tensor(among, dtype=torch.bool),  # said, as there may be none
     )
 
 
@@ -55,6 +64,7 @@ def contrast(batch: PairBatch, settings: Contrastive, queries: Tensor, ads: Tens
         ads,
         negatives,
         known=batch.known.to(queries.device),
+        known_negatives=batch.known_negatives.to(queries.device),
         temperature=settings.temperature,
         query_terms=settings.query_terms,
         ad_terms=settings.ad_terms,

@@ -3,19 +3,17 @@
 hlm train evaluate RECIPE [--queries q.tsv --qrels qrels.tsv]
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Console
 from rich.table import Table
 
 from artifacts.store import write_atomic
 from client.trec import read_qrels, read_queries
-from terminal import console
+from terminal import console, show_table
 from train.data import Inventory, LabelledQueries, label, read_inventory, read_split
 from train.encoders import Embeddings
 from train.errors import TrainError
@@ -26,8 +24,6 @@ from train.stages import Stage, Stages, half_the_advertisers
 REPORT_NAME = "report.json"
 TABLE_NAME = "table.md"
 FILTERED = "half the advertisers"
-PIPE_WIDTH = 200
-"""Columns of the printed table where there is no terminal."""
 
 
 class StageQuality(BaseModel):
@@ -66,7 +62,7 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
 
     Beside each labelled set stands a filtered one, where there is an index: the same queries, asked with a filter that
     half the advertisers do not pass, whose ads then do not count as right either. What other files give lies in a
-    directory of its own, named after the queries, so that the recipe's own report stays.
+    directory of its own, named after theirs and the queries, so that the recipe's own report and others' stay.
 
     Args:
         run: the recipe and its results.
@@ -87,7 +83,7 @@ def evaluate(run: Run, files: tuple[Path, Path] | None = None) -> Report:
             passing = labelled.among(selection.rows)
             qualities += list(_measure(f"{name}, {FILTERED}", passing, stages.filtered(selection, k), k))
     report = Report(k=k, ad_count=len(inventory.active), stages=qualities)
-    directory = run.evaluation / files[0].stem if files else run.evaluation
+    directory = run.evaluation / _name_of(files[0]) if files else run.evaluation
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / REPORT_NAME, report.model_dump_json(indent=2).encode() + b"\n")
     write_atomic(directory / TABLE_NAME, markdown(report).encode())
@@ -126,8 +122,7 @@ def show_report(report: Report) -> None:
     for stage in report.stages:
         values = [f"{stage.measures[name]:.4f} {stage.retention[name].value:.3f}" for name in names]
         table.add_row(stage.labelled_set, stage.stage, *values, f"{stage.overlap:.3f}", f"{stage.cosine_mean:.4f}")
-    # In a file or pipe, where the width is not known, no row may be cut.
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    show_table(table)
 
 
 def _labelled_sets(
@@ -141,7 +136,12 @@ def _labelled_sets(
     labelled = label(read_queries(queries), read_qrels(qrels), inventory)
     if not labelled.texts:
         raise TrainError(f"{queries}: no query has a judged ad in {qrels} that the recipe's inventory has too")
-    yield queries.stem, labelled
+    yield _name_of(queries), labelled
+
+
+def _name_of(queries: Path) -> str:
+    """With the directory, since every labelled set calls its queries the same."""
+    return f"{queries.resolve().parent.name}/{queries.stem}"
 
 
 def _measure(name: str, labelled: LabelledQueries, stages: Iterable[Stage], k: int) -> Iterator[StageQuality]:

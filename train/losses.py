@@ -16,6 +16,7 @@ def contrastive(
     negatives: Tensor,
     *,
     known: Tensor,
+    known_negatives: Tensor,
     temperature: float,
     query_terms: bool = True,
     ad_terms: bool = True,
@@ -29,6 +30,7 @@ def contrastive(
         ads: the ad of each query.
         negatives: shape (n, k, dim), k ads that each query is to be told from; k may be 0.
         known: bool (n, n), whether ad j is known to be right for query i; true where i is j.
+        known_negatives: bool (n, k), whether one is known to be right after all, and so not pushed away.
         temperature: by which cosines are divided.
         query_terms: push the other queries away from each query too.
         ad_terms: push the other ads away from each query's ad too.
@@ -40,7 +42,7 @@ def contrastive(
     """
     own = (queries * ads).sum(-1, keepdim=True)  # (n, 1)
     itself = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
-    others = [(queries @ ads.T, known), (torch.einsum("nd,nkd->nk", queries, negatives), None)]
+    others = [(queries @ ads.T, known), (torch.einsum("nd,nkd->nk", queries, negatives), known_negatives)]
     if query_terms:
         others.append((queries @ queries.T, itself))
     if ad_terms:
@@ -53,13 +55,13 @@ def contrastive(
 
 
 def _own_is_first(
-    own: Tensor, others: Sequence[tuple[Tensor, Tensor | None]], temperature: float, margin: float | None
+    own: Tensor, others: Sequence[tuple[Tensor, Tensor]], temperature: float, margin: float | None
 ) -> Tensor:
-    """Cross-entropy of the own score, (n, 1), among others, (n, m) each with those that are known to be right."""
+    """Cross-entropy of the own score, (n, 1), among others, (n, m) each, but for those that are known to be right."""
     columns = [own]
     for scores, right in others:
         hidden = scores.detach() > own.detach() + (torch.inf if margin is None else margin)
-        columns.append(scores.masked_fill(hidden if right is None else hidden | right, -torch.inf))
+        columns.append(scores.masked_fill(hidden | right, -torch.inf))
     logits = torch.cat(columns, dim=1) / temperature
     return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 

@@ -108,9 +108,9 @@ class Teacher(Part):
     """Lengths at which a beginning of the embedding must be good by itself; all of it always must."""
     mini_batch_size: Annotated[int, Field(ge=1)] | None = None
     """Texts whose activations are held at a time; the whole batch where not given."""
-    title_queries: Annotated[float, Field(ge=0, repr=False)] = 0
+    title_queries: Annotated[float, Field(ge=0)] = 0
     """Queries made up of each ad's title, this many an ad, that phase 1 learns from once, beside the labelled ones.
-    Their hard negatives are drawn by chance. A fingerprint has it where it is set, apart from the other settings."""
+    Their hard negatives are drawn by chance."""
     loss: Contrastive = Contrastive()
     optimisation: Optimisation
 

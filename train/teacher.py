@@ -115,9 +115,7 @@ def _tune(run: Run) -> None:
 
 
 def _key(recipe: Recipe) -> str:
-    titles: dict[str, object] = {}
-    if per_ad := recipe.teacher.title_queries:  # else a teacher made before there was the setting stays current
-        titles = {"titles": (per_ad, [file_hash(path) for path in dev_queries(recipe.data)])}
+    held_out = dev_queries(recipe.data) if recipe.teacher.title_queries else []
     return fingerprint(
         {
             "format": FORMAT,
@@ -128,13 +126,15 @@ def _key(recipe: Recipe) -> str:
             "settings": recipe.teacher,
             "model": resolve(recipe.teacher.model).files,
             "data": labelled_hashes(recipe.data),
+            "held_out": [file_hash(path) for path in held_out],
         }
-        | titles
     )
 
 
 def made_up_queries(recipe: Recipe, inventory: Inventory) -> LabelledQueries:
     """What titles give to learn from beside the labels, without the dev split's queries."""
+    if not recipe.teacher.title_queries:
+        return LabelledQueries([], [], [])
     dev = [text for path in dev_queries(recipe.data) for text in read_queries(path).values()]
     return label_titles(inventory, recipe.teacher.title_queries, recipe.seed, dev)
 

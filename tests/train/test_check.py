@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from samples.labelled import labelled_files
-from train.check import check_data, show_findings
+from train.check import Finding, check_data, show_findings
 from train.errors import TrainError
 from train.recipe import SHIPPED
 from train.runs import Run
@@ -39,6 +39,14 @@ def test_the_sample_set_leaks_nothing(run: Run):
     assert found["dev queries among the unlabelled"] == 0
     assert found["train queries that are like another"] == 0
     show_findings(check_data(run))
+
+
+def test_a_pipe_gets_every_finding_whole(capsys: pytest.CaptureFixture[str]):
+    what = "queries cut at 32 tokens (shortest 3, median 7, p99 18, longest 41)"
+    example = "garden [chair] for 12 guests"
+    show_findings([Finding(what, 12, 34_567, example)])
+    [line] = [line for line in capsys.readouterr().out.splitlines() if what in line]
+    assert example in line
 
 
 def test_what_is_wrong_is_counted(run: Run):

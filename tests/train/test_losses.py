@@ -26,12 +26,17 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
     return [torch.from_numpy(array) for array in arrays]
 
 
-def by_hand(queries, ads, negatives, known, temperature, query_terms, ad_terms):
+def nothing(negatives: np.ndarray) -> torch.Tensor:
+    """What is known of negatives that are wrong, all of them."""
+    return torch.zeros(negatives.shape[:2], dtype=torch.bool)
+
+
+def by_hand(queries, ads, negatives, known, known_negatives, temperature, query_terms, ad_terms):
     """Z_i of the specification, term by term."""
     losses = []
     for i, query in enumerate(queries):
         own = query @ ads[i]
-        terms = [(query @ negative, False) for negative in negatives[i]]
+        terms = [(query @ negative, right) for negative, right in zip(negatives[i], known_negatives[i], strict=True)]
         for j in range(len(queries)):
             terms.append((query @ ads[j], known[i][j]))
             if query_terms:
@@ -49,10 +54,15 @@ def test_both_ways_is_the_mean_with_ads_that_find_their_queries():
     known = np.eye(6, dtype=bool)
     known[0, 3] = True
     found = contrastive(
-        *tensors(queries, ads, none), known=torch.from_numpy(known), temperature=0.3, ad_terms=False, both_ways=True
+        *tensors(queries, ads, none),
+        known=torch.from_numpy(known),
+        known_negatives=nothing(none),
+        temperature=0.3,
+        ad_terms=False,
+        both_ways=True,
     )
-    forth = by_hand(queries, ads, none, known, 0.3, query_terms=True, ad_terms=False)
-    back = by_hand(ads, queries, none, known.T, 0.3, query_terms=False, ad_terms=False)
+    forth = by_hand(queries, ads, none, known, nothing(none), 0.3, query_terms=True, ad_terms=False)
+    back = by_hand(ads, queries, none, known.T, nothing(none), 0.3, query_terms=False, ad_terms=False)
     assert float(found) == pytest.approx((forth + back) / 2, rel=1e-9)
 
 
@@ -63,14 +73,16 @@ def test_the_contrastive_loss_is_that_of_the_specification(query_terms: bool, ad
     queries, ads, negatives = unit(6, 8), unit(6, 8), unit(6, negative_count, 8)
     known = np.eye(6, dtype=bool)
     known[0, 3] = known[4, 1] = True
+    known_negatives = CHANCE.random((6, negative_count)) < 0.3
     found = contrastive(
-        *tensors(queries, ads, negatives, known)[:3],
+        *tensors(queries, ads, negatives),
         known=torch.from_numpy(known),
+        known_negatives=torch.from_numpy(known_negatives),
         temperature=0.3,
         query_terms=query_terms,
         ad_terms=ad_terms,
     )
-    expected = by_hand(queries, ads, negatives, known, 0.3, query_terms, ad_terms)
+    expected = by_hand(queries, ads, negatives, known, known_negatives, 0.3, query_terms, ad_terms)
     assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
@@ -78,8 +90,15 @@ def test_a_likely_false_negative_pulls_at_nothing():
     """An ad that fits a query better than its own by more than 0.1 is left out of the loss and of its gradient."""
     query = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     ads = torch.tensor([[0.6, 0.8], [1.0, 0.0]], requires_grad=True)  # the second's ad is the first's best
+    none = torch.empty(2, 0, 2)
     loss = contrastive(
-        query, ads, torch.empty(2, 0, 2), known=torch.eye(2, dtype=torch.bool), temperature=1.0, ad_terms=False
+        query,
+        ads,
+        none,
+        known=torch.eye(2, dtype=torch.bool),
+        known_negatives=nothing(none.numpy()),
+        temperature=1.0,
+        ad_terms=False,
     )
     [gradient] = torch.autograd.grad(loss, ads)
     first = -np.log(np.exp(0.6) / (np.exp(0.6) + np.exp(0.0)))  # only the other query, of cosine 0, is left
@@ -93,6 +112,7 @@ def test_without_a_margin_all_is_pushed_away():
     found = contrastive(
         *tensors(queries, ads, none),
         known=torch.eye(6, dtype=torch.bool),
+        known_negatives=nothing(none),
         temperature=0.3,
         query_terms=False,
         ad_terms=False,

@@ -92,9 +92,3 @@ def test_the_arms_of_refinement_take_the_students_that_small_has_aligned():
             aligned = small.student(student.name).model_copy(update={"refine": student.refine})
             assert student == aligned, (arm, student.name)
     assert recipe_of(source, "anchor").student("l3") == small.student("l3")
-
-
-def test_title_queries_are_not_in_what_the_settings_of_every_teacher_give_a_fingerprint():
-    """Else every teacher that was made before there was the setting would be made again."""
-    teacher = load_recipe(find_recipe("small")).teacher
-    assert repr(teacher.model_copy(update={"title_queries": 1})) == repr(teacher)

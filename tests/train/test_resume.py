@@ -26,6 +26,8 @@ SHARD = 100
 STEPS = {"batch_size": 8, "learning_rate": 1e-3, "epochs": 1, "steps_per_save": SAVED_AFTER}
 SAVES = ["teacher", "align", "refine, round 1", "refine, round 2"]
 EMBEDDINGS = ["ads to mine", "ads", "queries"]
+LIFE_S = 300
+"""Most that a process may take for what others left of all phases; it is seconds."""
 
 
 def then_die(done: Callable[..., None], is_time: Callable[..., bool]) -> Callable[..., None]:
@@ -40,24 +42,28 @@ def then_die(done: Callable[..., None], is_time: Callable[..., bool]) -> Callabl
 
 
 def run_recipe(recipe: str, runs: str, dies: bool) -> None:
-    """Run all phases, each time in a new process, until one lives to the end; prints how many did not."""
+    """Run all phases, each time in a new process, until one lives to the end; prints how many did not.
+
+    Ends where one dies of anything else, hangs, or is killed once more than resuming explains.
+    """
     train.embeddings.SHARD_TEXTS = SHARD
     if dies:
         train.descent._save = then_die(train.descent._save, lambda _, step, *__: step == SAVED_AFTER)
         train.embeddings.write_atomic = then_die(
             train.embeddings.write_atomic, lambda path, _: path.name == f"{SHARD:09d}.npy"
         )
-    killed = 0
-    while True:
+    for killed in range(len(SAVES) + len(EMBEDDINGS) + 1):
         child = os.fork()
         if not child:
+            signal.alarm(LIFE_S)
             run_phases(Run.open(recipe, Path(runs)))
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
+        code = os.waitstatus_to_exitcode(status)
+        if code != -signal.SIGKILL:
             print(killed)  # noqa: T201 - the answer to the test
-            sys.exit(os.WEXITSTATUS(status))
-        killed += 1
+            sys.exit(code and f"process {killed + 1} ended with {code}")
+    sys.exit("every process was killed: none went on where the one before stopped")
 
 
 def results(runs: Path) -> dict[str, Any]:

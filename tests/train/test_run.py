@@ -197,11 +197,18 @@ def test_a_second_run_makes_nothing_again(finished: Path):
 
 def test_other_queries_are_scored_in_every_stage_beside_the_recipes_own_report(finished: Path):
     data, before = finished.parents[1], report_of(finished)
-    files = ("--queries", data / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
-    assert "overlap@20" in run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
-    found = report_of(finished, below="queries.train")
-    assert {stage["labelled_set"] for stage in found.values()} == {"queries.train"}
-    assert list(found) == list(before)
+    lines = (data / "queries.train.tsv").read_text().splitlines(keepends=True)
+    (data / "other").mkdir()
+    (data / "other" / "queries.train.tsv").write_text("".join(lines[:-1]))
+    for directory in (data, data / "other"):
+        files = ("--queries", directory / "queries.train.tsv", "--qrels", data / "qrels.train.tsv")
+        assert "overlap@20" in run("evaluate", data / "tiny.yaml", *files, "--runs", finished.parent)
+    for directory, query_count in ((data, len(lines) - 1), (data / "other", len(lines) - 2)):
+        name = f"{directory.name}/queries.train"
+        found = report_of(finished, below=name)
+        assert {stage["labelled_set"] for stage in found.values()} == {name}
+        assert {stage["query_count"] for stage in found.values()} == {query_count}
+        assert list(found) == list(before)
     assert report_of(finished) == before
 
 
