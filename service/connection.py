@@ -196,12 +196,15 @@ class DirectConnection(LingeringProtocol):
         if self.transport.is_closing():
             return
         if isinstance(outcome, RequestError):
-            self._write(*_refusal(outcome), closes=outcome.closes_connection or self._closes)
+            self._write(*_refusal(outcome), closes=self._closes, lingers=outcome.closes_connection)
         else:
             self._write(_head(200, "application/json", len(outcome)), outcome, closes=self._closes)
 
-    def _write(self, head: bytes, body: bytes, *, closes: bool) -> None:
+    def _write(self, head: bytes, body: bytes, *, closes: bool, lingers: bool = False) -> None:
         self._send(head, body)
+        if lingers:  # what came behind the request is never read, and would reset the answer
+            self.linger()
+            return
         if closes or self._draining:
             self.transport.close()
             return
@@ -222,7 +225,7 @@ class DirectConnection(LingeringProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that has been idle for long; one timer runs on over many requests."""
         self.timeout_keep_alive_task = None
-        if self._in_progress:  # its answer starts another timer
+        if self._in_progress or self._began is not None:  # the answer starts another timer
             return
         if self._idle_since + self.timeout_keep_alive > self.loop.time():
             self._expect_more()

@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from service.ad_changes import AdChanges
 from service.admin import admin_listener
@@ -74,7 +75,9 @@ def no_changes() -> AdChanges:
 
 
 @contextlib.contextmanager
-def listening(releases: FakeReleases, held: Sequence[Release] = (), metrics: Metrics | None = None) -> Iterator[str]:
+def listening(
+    releases: FakeReleases, held: Sequence[Release] = (), metrics: Metrics | None = None, **settings: Any
+) -> Iterator[str]:
     """Answer on a free port until the block ends; HLM_ADMIN_TOKEN must be set. Gives the URL.
 
     `held` are the releases whose ads can be changed, the stable one first.
@@ -89,7 +92,7 @@ def listening(releases: FakeReleases, held: Sequence[Release] = (), metrics: Met
         lane = LowLane(counted.lane)
         lane.start()
         async with admin_listener(
-            ServerSettings(admin_port=0), releases, AdChanges(lambda: held, lane, counted.ads)
+            ServerSettings(admin_port=0, **settings), releases, AdChanges(lambda: held, lane, counted.ads)
         ) as at:
             assert at is not None
             url.set_result(at)

@@ -2,7 +2,9 @@
 
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +18,37 @@ from service.release import Release
 from tests.service.admin_standin import TOKEN, FakeReleases, listening
 from tests.service.ads_standin import Served, line
 from tests.service.listening import Answer, answers_in, read_answers
+from tests.waiting import PATIENCE_S, wait_until
 
 PAUSE, RESUME = b'{"status":"paused"}', b'{"status":"active"}'
 BEARER = b"Authorization: Bearer " + TOKEN.encode()
 GENERALLY = b"TE: trailers"
 """A field that changes nothing, but with which a request is not plain."""
-PATIENCE_S = 30.0
 
 
 class Admin:
     """A listener over one release, and the changes that went the direct way to it."""
 
-    def __init__(self, url: str, served: Served, held: list[Release], metrics: Metrics) -> None:
+    def __init__(
+        self, url: str, served: Served, held: list[Release], metrics: Metrics, end: Callable[[], None]
+    ) -> None:
         self.served, self.held, self.metrics = served, held, metrics
+        self.end = end
+        """Ends the listener."""
         self.directly: list[str] = []
         host, port = url.removeprefix("http://").rsplit(":", 1)
         self._address = host, int(port)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(self._address, timeout=PATIENCE_S)
+
+    def refuses(self) -> bool:
+        """Whether nobody listens any more."""
+        try:
+            self.connect().close()
+        except ConnectionError:
+            return True
+        return False
 
     def ask(self, *requests: bytes) -> list[Answer]:
         """Send all at once on one connection, and read as many answers."""
@@ -52,14 +66,16 @@ class Admin:
         }
 
 
-@pytest.fixture
-def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
+@contextmanager
+def serving(directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Admin]:
+    """A listener over one release with the ads `a` and `b`."""
     monkeypatch.setenv("HLM_ADMIN_TOKEN", TOKEN)
     metrics = Metrics()
-    served = Served(tmp_path / "stable.db", metrics)
+    served = Served(directory / "stable.db", metrics)
     held = [served.release]
-    with listening(FakeReleases(), held, metrics) as url:
-        made = Admin(url, served, held, metrics)
+    with ExitStack() as listener:
+        url = listener.enter_context(listening(FakeReleases(), held, metrics, **settings))
+        made = Admin(url, served, held, metrics, listener.close)
         patch = admin_connection.patch_directly
 
         def counted(changes: Any, ad_id: str, *others: Any) -> None:
@@ -70,6 +86,12 @@ def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
         made.ask(put(line("a"), line("b")))
         yield made
     served.writer.close()
+
+
+@pytest.fixture
+def admin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Admin]:
+    with serving(tmp_path, monkeypatch) as made:
+        yield made
 
 
 def put(*lines: bytes) -> bytes:
@@ -162,6 +184,74 @@ def test_a_fault_of_ours_tells_no_internals_and_ends_the_connection(admin: Admin
     )
     assert answer.headers["connection"] == "close"
     assert len(admin.directly) == (not fields)
+
+
+def test_what_follows_a_fault_does_not_reset_its_answer(admin: Admin):
+    broken_memory(admin)
+    with admin.connect() as client:
+        client.sendall(change(PAUSE) * 20_000)
+        [answer] = answers_in(b"".join(iter(lambda: client.recv(65_536), b"")))
+    assert (answer.status, answer.headers["connection"]) == (500, "close")
+    assert len(admin.directly) == 1
+
+
+# --- clients that go, or do not go on -------------------------------------------------------------------------------
+
+
+class HeldUp:
+    """Memory of a release in which a change is not over before it may be."""
+
+    def __init__(self, admin: Admin) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self._apply = admin.served.memory.apply
+        admin.served.memory.apply = self._wait  # type: ignore[method-assign]
+
+    def _wait(self, states: Any) -> None:
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE_S)
+        self._apply(states)
+
+
+def test_a_change_is_made_whose_client_has_gone_meanwhile(admin: Admin):
+    held_up = HeldUp(admin)
+    with admin.connect() as client:
+        client.sendall(change(PAUSE))
+        assert held_up.begun.wait(PATIENCE_S)
+    held_up.may_end.set()
+    assert admin.ask(change(RESUME, ad_id=b"b"))[0].document["sequence"] == 4
+    assert admin.directly == ["a", "b"]
+    assert admin.served.memory.statuses == {"a": "paused", "b": "active"}
+
+
+def test_a_listener_that_ends_answers_the_change_in_progress(admin: Admin):
+    held_up = HeldUp(admin)
+    with admin.connect() as client:
+        client.sendall(change(PAUSE))
+        assert held_up.begun.wait(PATIENCE_S)
+        ending = threading.Thread(target=admin.end)
+        ending.start()
+        wait_until(admin.refuses)
+        held_up.may_end.set()
+        [answer] = answers_in(b"".join(iter(lambda: client.recv(65_536), b"")))
+        ending.join(PATIENCE_S)
+    assert (answer.status, answer.document["applied"]) == (200, 1)
+
+
+def test_a_kept_connection_that_is_idle_for_long_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with serving(tmp_path, monkeypatch, keep_alive_timeout_ms=50) as admin, admin.connect() as client:
+        client.sendall(change(PAUSE))
+        [answer] = answers_in(b"".join(iter(lambda: client.recv(65_536), b"")))
+    assert (answer.status, admin.directly) == (200, ["a"])
+
+
+def test_a_second_header_that_drips_in_is_given_up(admin: Admin, monkeypatch: pytest.MonkeyPatch):
+    with admin.connect() as client:
+        client.sendall(change(PAUSE))
+        assert read_answers(client, 1)[0].status == 200
+        monkeypatch.setattr(connection, "HEADER_TIMEOUT_S", 0.05)
+        client.sendall(change(PAUSE)[:40])
+        assert client.recv(1) == b""
+    assert admin.directly == ["a"]
 
 
 def test_changes_in_a_row_are_made_and_answered_in_their_order(admin: Admin):
