@@ -1,5 +1,6 @@
 """What is measured of rankings: quality by judgment, what a student keeps of its teacher's, and how alike they are."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import ir_measures
@@ -64,8 +65,11 @@ def mean(values: Mapping[int, float]) -> float:
 def retention(student: Mapping[int, float], teacher: Mapping[int, float]) -> Estimate:
     """Mean of a student over the mean of its teacher, with a bootstrap interval over the queries.
 
-    A sample takes the same queries of both, so what makes a query hard for both does not widen the interval.
+    A sample takes the same queries of both, so what makes a query hard for both does not widen the interval. Nothing is
+    a share of a teacher that found nothing: all three are NaN then.
     """
+    if not any(teacher.values()):
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
     queries = sorted(teacher)
     pairs = np.array([(student[query], teacher[query]) for query in queries]).reshape(len(queries), 2)
     chance = np.random.default_rng(_SEED)

@@ -47,3 +47,8 @@ def test_a_difference_is_of_the_queries_that_both_have():
     assert some.value == 0.5
     assert some.low == pytest.approx(0.4, abs=0.03)  # 0.5 less 1.96 standard errors of 0.05
     assert some.high == pytest.approx(0.6, abs=0.03)
+
+
+def test_nothing_is_a_share_of_a_teacher_that_found_nothing():
+    found = retention({0: 0.5, 1: 0.0}, {0: 0.0, 1: 0.0})
+    assert np.isnan([found.value, found.low, found.high]).all()
