@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter, sleep
 from typing import Protocol
@@ -109,11 +108,6 @@ class AdWriter:
         self._forgotten = self._forgettable = 0
         self._thread = threading.Thread(target=self._run, name="ad-writer", daemon=True)
         self._thread.start()
-
-    @property
-    def path(self) -> Path:
-        """Of the record."""
-        return self._record.path
 
     @property
     def sequence(self) -> int:

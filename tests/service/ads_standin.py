@@ -1,6 +1,7 @@
 """A release whose ads can be changed, without a model or a graph: a real record and writer over a dict."""
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from service.metrics import Metrics
 from service.release import Release
 from tests.index.records import contents, empty_record
 from tests.index.support import SPACE, WordEmbedder
+from tests.waiting import PATIENCE_S
 
 MODEL = "words-1"
 
@@ -29,6 +31,20 @@ class Memory:
         for state in states:
             if isinstance(state, AdState):
                 self.statuses[state.ad_id] = state.ad and state.ad.status
+
+
+class HeldUp:
+    """Has a memory's next change not be over before it may be."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self._apply = memory.apply
+        memory.apply = self._wait  # type: ignore[method-assign]
+
+    def _wait(self, states: Sequence[State]) -> None:
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE_S)
+        self._apply(states)
 
 
 class Served:

@@ -16,7 +16,7 @@ from service.ad_changes import SHORT_BODY_BYTES
 from service.metrics import Metrics
 from service.release import Release
 from tests.service.admin_standin import TOKEN, FakeReleases, listening
-from tests.service.ads_standin import Served, line
+from tests.service.ads_standin import HeldUp, Served, line
 from tests.service.listening import Answer, answers_in, read_answers
 from tests.waiting import PATIENCE_S, wait_until
 
@@ -198,22 +198,8 @@ def test_what_follows_a_fault_does_not_reset_its_answer(admin: Admin):
 # --- clients that go, or do not go on -------------------------------------------------------------------------------
 
 
-class HeldUp:
-    """Memory of a release in which a change is not over before it may be."""
-
-    def __init__(self, admin: Admin) -> None:
-        self.begun, self.may_end = threading.Event(), threading.Event()
-        self._apply = admin.served.memory.apply
-        admin.served.memory.apply = self._wait  # type: ignore[method-assign]
-
-    def _wait(self, states: Any) -> None:
-        self.begun.set()
-        assert self.may_end.wait(PATIENCE_S)
-        self._apply(states)
-
-
 def test_a_change_is_made_whose_client_has_gone_meanwhile(admin: Admin):
-    held_up = HeldUp(admin)
+    held_up = HeldUp(admin.served.memory)
     with admin.connect() as client:
         client.sendall(change(PAUSE))
         assert held_up.begun.wait(PATIENCE_S)
@@ -224,7 +210,7 @@ def test_a_change_is_made_whose_client_has_gone_meanwhile(admin: Admin):
 
 
 def test_a_listener_that_ends_answers_the_change_in_progress(admin: Admin):
-    held_up = HeldUp(admin)
+    held_up = HeldUp(admin.served.memory)
     with admin.connect() as client:
         client.sendall(change(PAUSE))
         assert held_up.begun.wait(PATIENCE_S)

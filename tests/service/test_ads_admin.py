@@ -1,5 +1,6 @@
 """Changes of ads over the admin listener: a real one, over a real record and writer, and an index that is a dict."""
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -13,15 +14,17 @@ import httpx
 import numpy as np
 import pytest
 
+from index.changes import Delete
 from index.record import Record
-from service.ad_changes import ADS_A_JOB
+from service.ad_changes import ADS_A_JOB, AdChanges
+from service.low_lane import LowLane
 from service.metrics import Metrics
 from service.release import Release
 from tests.index.records import contents
 from tests.index.support import unit_vectors
 from tests.service.admin_standin import TOKEN, FakeReleases, listening
-from tests.service.ads_standin import Served, line
-from tests.waiting import wait_until
+from tests.service.ads_standin import HeldUp, Served, line
+from tests.waiting import PATIENCE_S, wait_until
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 PAUSED = {"status": "paused"}
@@ -406,3 +409,19 @@ def test_what_is_done_is_counted(admin: httpx.Client, metrics: Metrics, served: 
     }
     assert value("hlm_record_sequence") == 2
     assert value("hlm_record_commit_seconds_count") == value("hlm_freshness_seconds_count") == 3
+
+
+def test_a_writer_goes_on_after_the_loop_that_waited_for_it_has_ended(
+    served: Served, metrics: Metrics, caplog: pytest.LogCaptureFixture
+):
+    held_up = HeldUp(served.memory)
+    changes = AdChanges(lambda: [served.release], LowLane(metrics.lane), metrics.ads)
+
+    async def begin() -> None:
+        changes.submit(Delete("a"), pytest.fail)
+
+    asyncio.run(begin())
+    assert held_up.begun.wait(PATIENCE_S)
+    held_up.may_end.set()
+    assert served.writer.submit([Delete("b")]).result(PATIENCE_S).unknown == (0,)
+    assert caplog.messages == []

@@ -1,6 +1,7 @@
 """The connection's own way for plain requests, on real sockets beside a service that answers at once."""
 
 import asyncio
+import contextlib
 import gc
 import socket
 import struct
@@ -62,21 +63,20 @@ def test_a_kept_connection_whose_next_body_is_on_its_way_is_not_idle(monkeypatch
         made: list[Connection] = []
         server = await asyncio.get_running_loop().create_server(connecting(ServerState(), made.append), "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        async with asyncio.timeout(30):
-            writer.write(REQUEST)
-            await reader.readuntil(b"{}")
-            writer.write(REQUEST[:-1])
-            [connection] = made
-            while connection._began is None:
-                await asyncio.sleep(0.005)
-            connection._idle_since -= 3_600
-            connection.timeout_keep_alive_handler()
-            writer.write(REQUEST[-1:])
-            answer = await reader.readuntil(b"{}")
+        with contextlib.closing(server), contextlib.closing(writer):
+            async with asyncio.timeout(30):
+                writer.write(REQUEST)
+                await reader.readuntil(b"{}")
+                writer.write(REQUEST[:-1])
+                [connection] = made
+                while connection._began is None:
+                    await asyncio.sleep(0.005)
+                connection._idle_since -= 3_600
+                connection.timeout_keep_alive_handler()
+                writer.write(REQUEST[-1:])
+                answer = await reader.readuntil(b"{}")
             assert connection.timeout_keep_alive_task is not None
-        writer.close()
-        server.close()
-        return answer
+            return answer
 
     assert uvloop.run(ask_twice()).startswith(b"HTTP/1.1 200 ")
 
