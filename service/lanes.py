@@ -11,12 +11,15 @@ other releases too: see `service.captures`.
 """
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from statistics import median
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,32 +36,54 @@ logger = logging.getLogger(__name__)
 
 Tokens = NDArray[np.int64]
 Embeddings = NDArray[np.float32]
+T = TypeVar("T")
 
 
 class _Lane:
     """One batch in flight at a time."""
 
     def __init__(self, open_session: Callable[[], EncoderSession], shapes: Sequence[Shape]) -> None:
-        self._thread = ThreadPoolExecutor(1, "encoder-lane")
         self._session: EncoderSession | None = None
         self._runs: dict[Shape, BoundRun] = {}
-        self.execution_providers = self._thread.submit(self._open, open_session, shapes).result()
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="encoder-lane", daemon=True).start()
+        self.execution_providers = self._call(partial(self._open, open_session, shapes))
         """What it runs on, first what most of it does."""
 
     def run(self, shape: Shape, input_ids: Tokens, attention_mask: Tokens) -> Embeddings:
         """Encode a batch that fits into the shape."""
-        return self._thread.submit(self._run, shape, input_ids, attention_mask).result()
+        return self._call(partial(self._run, shape, input_ids, attention_mask))
 
     def measure(self, shape: Shape) -> float:
         """Run a shape until it is at its usual speed; median seconds of the runs after that."""
-        return self._thread.submit(self._measure, shape).result()
+        return self._call(partial(self._measure, shape))
 
     def close(self) -> None:
-        """Give back what it holds on the device, soon; nothing runs on it any more."""
-        self._thread.submit(self._drop)
-        self._thread.shutdown(wait=False)
+        """Give back what it holds on the device, soon; nothing runs on it any more.
+
+        Takes no lock, since the garbage collector calls it anywhere: an executor's `submit` would wait for itself.
+        """
+        self._tasks.put(None)
+
+    def _call(self, do: Callable[[], T]) -> T:
+        future: Future[T] = Future()
+
+        def task() -> None:
+            try:
+                future.set_result(do())
+            except BaseException as error:  # raised where the result is waited for
+                future.set_exception(error)
+
+        self._tasks.put(task)
+        return future.result()
 
     # --- on the lane's thread -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+            del task  # with the batch that it holds
+        self._drop()
 
     def _open(self, open_session: Callable[[], EncoderSession], shapes: Sequence[Shape]) -> tuple[str, ...]:
         # Takes no turn: releases are loaded one after the other, so nobody captures meanwhile. With one, a capture that

@@ -81,7 +81,7 @@ def test_a_generator_that_limits_is_warned_of_and_an_objective_that_is_missed_is
     assert "1/s: p99=40ms missed with 50.00 ms" in shown.err
     assert "1.0" in shown.out
     show_result(result("p99=60ms"))
-    assert "warning" not in capsys.readouterr().err
+    assert "generator" not in capsys.readouterr().err
 
 
 def test_a_narrow_terminal_cuts_off_no_heading(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

@@ -1,7 +1,9 @@
 """An encoder in lanes, through the code that a GPU runs, on the CPU."""
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.thread import _global_shutdown_lock
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from service.encoder import Encoder
 from service.execution_providers import CPU, ExecutionProvider, ExecutionProviders, LanePolicy, device_of
 from service.settings import InferenceSettings
 from tests.service.small_artifacts import SmallArtifacts
+from tests.waiting import PATIENCE_S
 
 IN_LANES = ExecutionProviders((ExecutionProvider(CPU),), lanes=LanePolicy((1, 2, 4), (8, 16), 2))
 QUERIES = ["drill", "cordless drill 18v", "a " * 40, "red shoes", "x", "garden hose with a reel, 30 m", "lamp"]
@@ -91,3 +94,18 @@ def test_a_device_is_where_the_first_provider_runs():
     assert device_of("CUDAExecutionProvider", options) == ("cuda", 1)
     assert device_of("TensorrtExecutionProvider", {}) == ("cuda", 0)
     assert device_of(CPU, options) == ("cpu", 0)
+
+
+def test_lanes_are_freed_wherever_the_garbage_collector_runs(small: SmallArtifacts):
+    """It may run inside an executor's `submit`, which holds a lock that no other `submit` on that thread can have."""
+    held = [Encoder.load(small.encoder, providers=IN_LANES)[0]]
+
+    def free() -> None:
+        with _global_shutdown_lock:
+            held.clear()
+            gc.collect()
+
+    thread = threading.Thread(target=free, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
