@@ -110,7 +110,8 @@ class ServerSettings(Section):
     keep_alive_timeout_ms: int = Field(
         75_000,
         ge=0,
-        description="How long an idle connection is kept; longer than a load balancer keeps its own.",
+        description="How long an idle connection is kept, one of the admin listener too; longer than a load balancer"
+        " keeps its own.",
     )
     front_processes: int = Field(
         0,

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
 from loadtest.errors import LoadTestError
 from loadtest.finish import end, exit_code
@@ -73,8 +74,9 @@ def test_no_request_at_all_is_no_success_either():
 
 
 def test_a_generator_that_limits_is_warned_of_and_an_objective_that_is_missed_is_named(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("loadtest.screen.console", Console(stderr=True, highlight=False))
     show_result(result("p99=40ms", busy_share=0.95))
     shown = capsys.readouterr()
     assert "warning: the generator itself may be what was measured in 1/s" in shown.err
