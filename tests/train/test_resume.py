@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import train.descent
@@ -20,6 +21,8 @@ from tests.train.test_run import recipe_of
 from train.embeddings import EMBEDDINGS_NAME
 from train.runs import Run
 from train.sweep import run_phases
+
+pytestmark = pytest.mark.skipif("HLM_SLOW_TESTS" not in os.environ, reason="takes minutes; HLM_SLOW_TESTS=1 runs it")
 
 SAVED_AFTER = 5
 SHARD = 100
