@@ -109,20 +109,27 @@ def half_a_minute_or_more(command: str, directory: Path) -> list[str]:
     return ["scenario", str(file)]
 
 
+class Answering:
+    """Answers every request, and says when there were some."""
+
+    def __init__(self) -> None:
+        self._calls = itertools.count()
+        self.some = threading.Event()
+
+    def __call__(self, _: dict[str, Any]) -> Reply:
+        if next(self._calls) == 30:
+            self.some.set()
+        return answer(["a"])
+
+
 @pytest.mark.parametrize("command", ["closed loop", "capacity", "scenario"])
 def test_whatever_is_interrupted_keeps_what_it_saw(tmp_path: Path, command: str):
     out = tmp_path / "result.json"
-    calls, sent = itertools.count(), threading.Event()
-
-    def respond(_: dict[str, Any]) -> Reply:
-        if next(calls) == 30:
-            sent.set()
-        return answer(["a"])
-
+    respond = Answering()
     with serve(respond) as service:
         options = ("--url", service.url, "--out", str(out))
         with started(*half_a_minute_or_more(command, tmp_path), *options) as running:
-            assert sent.wait(timeout=60)
+            assert respond.some.wait(timeout=60)
             running.send_signal(signal.SIGINT)
             _, complaints = running.communicate(timeout=60)
     assert running.returncode == 130, complaints
@@ -136,17 +143,11 @@ def test_whatever_is_interrupted_keeps_what_it_saw(tmp_path: Path, command: str)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_test_that_is_interrupted_keeps_what_it_saw(tmp_path: Path, number: signal.Signals):
     out, report = tmp_path / "result.json", tmp_path / "result.html"
-    calls, sent = itertools.count(), threading.Event()
-
-    def respond(_: dict[str, Any]) -> Reply:
-        if next(calls) == 30:
-            sent.set()
-        return answer(["a"])
-
+    respond = Answering()
     with serve(respond) as service:
         options = ("--rate", "60", "--seconds", "600", "--out", str(out), "--report", str(report))
         with started("run", "--url", service.url, *options) as command:
-            assert sent.wait(timeout=60)
+            assert respond.some.wait(timeout=60)
             command.send_signal(number)
             _, complaints = command.communicate(timeout=60)
     assert command.returncode == 130, complaints
