@@ -59,7 +59,10 @@ endif
 
 # --- checks -------------------------------------------------------------------------------------------------------
 
-test: lint types unit ## Lint, types, unit tests and end-to-end tests on a real server, from nothing
+# The environments side by side, and the types beside the slower one; the tests alone, since they want both cores.
+test: ## Lint, types, unit tests and end-to-end tests on a real server, from nothing
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line .venv-serve/.complete lint types
+	@$(MAKE) --no-print-directory unit
 
 lint: .venv-dev/.complete ## Ruff, as linter and formatter
 	.venv-dev/bin/ruff check .

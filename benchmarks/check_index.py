@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.servers import add_arguments
@@ -34,7 +35,7 @@ def main() -> None:
         "benchmarks.churn": pair[2:],
         "benchmarks.kills": [],
     }
-    figures: dict[str, float] = {}
+    figures: dict[str, Any] = {}
     for check, quick in QUICK.items():
         *card, last = _lines([check, *options[check], *(quick if args.quick else ())])
         print("\n".join(card), flush=True)

@@ -4,19 +4,23 @@ What it measures: seconds from the answer to a pause until `/retrieve` leaves th
 until it is found; the p99 of `/retrieve` while 100 status changes and 10 new ads a second come, and while the graphs
 are built anew beside it, against equal stretches without, taken in turns; and the share of a core that changes take.
 How: the server, and the merges that it starts, have one core, the clients another. The rate is a share of what the
-server can do, and the embedding cache is off; with changes and without, requests come at the same moments. Changes go
-over the admin listener, from callers who keep their connections. A merge begins because as many ads were written, with
-their embeddings, as are scanned at most.
+server can do, and the embedding cache is off; with changes and without, requests come at the same moments. A ratio is
+that of a stretch to the one before it, and the median of them counts, since a shared machine has slow seconds. Changes
+go over the admin listener, from callers who keep their connections. A merge begins because as many ads were written,
+with their embeddings, as are scanned at most.
 """
 
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -69,7 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=8, help="stretches with changes, and as many without")
-    parser.add_argument("--merges", type=int, default=3)
+    parser.add_argument("--merges", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a stretch")
     parser.add_argument("--load", type=float, default=0.5, help="share of the server's capacity")
     return parser.parse_args()
@@ -77,47 +81,86 @@ def _arguments() -> argparse.Namespace:
 
 def _measure(
     args: argparse.Namespace, server: LiveServer, load: LoadProcess, queries: list[str]
-) -> tuple[dict[str, float], dict[str, Stretches]]:
+) -> tuple[dict[str, Any], dict[str, Stretches]]:
     load.closed_loop(server.port, clients=16, seconds=1.0)
     rate = args.load * load.closed_loop(server.port, clients=16, seconds=3.0).queries_per_second
-
-    def stretch(seconds: float, seed: int) -> Stretches:
-        running = load.begin(server.port, rate=rate, seconds=seconds, seed=seed)
-        return Stretches([running.result().load])
-
-    ads = AdTable.load(args.index / ADS, load_manifest(args.index, IndexManifest).ad_count)
+    offered = _Offered(server, load, rate)
     flip_s, upsert_s = _freshness(server, queries)
-    quiet, changing, merging, between = Stretches(), Stretches(), Stretches(), Stretches()
-    quiet_s = changing_s = 0.0
+    ads = AdTable.load(args.index / ADS, load_manifest(args.index, IndexManifest).ad_count)
+    rounds, merges = [], []
     for number in range(args.rounds):
-        quiet_s -= server.replica.core_s
-        quiet.loads += stretch(args.seconds, number).loads
-        quiet_s += server.replica.core_s
+        quiet = offered.stretch(args.seconds, number)
         with changes(server, ads.ad_ids[:5_000], queries, RATES):
-            changing_s -= server.replica.core_s
-            changing.loads += stretch(args.seconds, number).loads  # requests come at the same moments
-            changing_s += server.replica.core_s
+            rounds.append((quiet, offered.stretch(args.seconds, number)))  # requests come at the same moments
     for number in range(args.merges):
-        between.loads += stretch(2 * args.seconds, number).loads
-        before = server.merges
-        _write_many(server, np.load(args.index / VECTORS, mmap_mode="r"), number)
-        while not merging.loads or server.merges == before:  # of a small index it may have ended already
-            merging.loads += stretch(MERGE_STRETCH_S, len(merging.loads)).loads
-    rows = {"quiet": quiet, "100 flips, 10 new ads a second": changing}
-    if args.merges:
-        rows |= {"quiet, later": between, "merging": merging}
-    figures = {
+        quiet = offered.stretch(2 * args.seconds, number)
+        merges.append((quiet, _merge(offered, np.load(args.index / VECTORS, mmap_mode="r"), number)))
+    rows = _rows(("quiet", "100 flips, 10 new ads a second"), rounds) | _rows(("quiet, later", "merging"), merges)
+    figures: dict[str, Any] = {
         "rate": rate,
         "failed": sum(stretches.failed for stretches in rows.values()),
         "flip_s": round(flip_s, 4),
         "upsert_s": round(upsert_s, 4),
-        "quiet_core_share": round(quiet_s / (args.rounds * args.seconds), 3),
-        "updates_core_share": round((changing_s - quiet_s) / (args.rounds * args.seconds), 3),
-        "updates_p99_ratio": round(changing.latency_ms(99) / quiet.latency_ms(99), 3),
+        "quiet_core_share": round(statistics.mean(quiet.core_share for quiet, _ in rounds), 3),
+        "updates_core_share": round(statistics.mean(with_.core_share - quiet.core_share for quiet, with_ in rounds), 3),
     }
-    if args.merges:
-        figures["merge_p99_ratio"] = round(merging.latency_ms(99) / between.latency_ms(99), 3)
-    return figures, rows
+    return figures | _p99_ratio("updates", rounds) | _p99_ratio("merge", merges), rows
+
+
+@dataclass(slots=True)
+class _Measured(Stretches):
+    """With the share of a core that the server took."""
+
+    core_share: float = 0.0
+
+
+_Pairs = list[tuple[_Measured, _Measured]]
+"""Stretches without something and with it, one right after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """Load at a steady rate, a stretch at a time."""
+
+    server: LiveServer
+    load: LoadProcess
+    rate: float
+
+    def stretch(self, seconds: float, seed: int) -> _Measured:
+        before = self.server.replica.core_s
+        running = self.load.begin(self.server.port, rate=self.rate, seconds=seconds, seed=seed)
+        loads = [running.result().load]
+        return _Measured(loads, (self.server.replica.core_s - before) / seconds)
+
+
+def _merge(offered: _Offered, vectors: np.ndarray, number: int) -> _Measured:
+    """Load until a merge that new ads bring about is over."""
+    before, merging = offered.server.merges, _Measured()
+    _write_many(offered.server, vectors, number)
+    while not merging.loads or offered.server.merges == before:  # of a small index it may have ended already
+        merging.loads += offered.stretch(MERGE_STRETCH_S, len(merging.loads)).loads
+    return merging
+
+
+def _rows(names: tuple[str, str], pairs: _Pairs) -> dict[str, Stretches]:
+    """All stretches without and all with, where there are any."""
+    if not pairs:
+        return {}
+    return {
+        name: Stretches([load for one in side for load in one.loads])
+        for name, side in zip(names, zip(*pairs, strict=True), strict=True)
+    }
+
+
+def _p99_ratio(what: str, pairs: _Pairs) -> dict[str, Any]:
+    """The median of the pairs, and all: a machine's slow moments last for longer than a pair, and hit both alike."""
+    ratios = [with_.latency_ms(99) / without.latency_ms(99) for without, with_ in pairs]
+    if not ratios:
+        return {}
+    return {
+        f"{what}_p99_ratio": round(statistics.median(ratios), 3),
+        f"{what}_p99_ratios": [round(ratio, 2) for ratio in sorted(ratios)],
+    }
 
 
 def _freshness(server: LiveServer, queries: list[str]) -> tuple[float, float]:

@@ -21,6 +21,9 @@ MAX_TOP_K = 1_000
 FLIPPERS = 8
 """Callers that change the status of ads, each with one change under way. A lone one cannot keep up with 100 a second
 where a sync of the disk takes 10 ms now and then: docs/experiments.md, "live updates"."""
+WRITERS = 4
+"""Callers that write new ads. These are embedded while the core is idle, so on a core that is busy for nine tenths of
+the time one takes 70 to 160 ms, and a lone caller falls behind 10 a second."""
 MERGED = b'hlm_index_merges_total{result="merged"} '
 
 
@@ -97,12 +100,15 @@ def changes(
         BenchmarkError: a change was refused, or they were not that many.
     """
     ended, chance = threading.Event(), random.Random()
-    *flipping, writing = connections = [server.admin_connection() for _ in range(FLIPPERS + 1)]
+    connections = [server.admin_connection() for _ in range(FLIPPERS + WRITERS)]
     threads = [
         _Repeating(partial(_flip, server, own, ad_ids[part::FLIPPERS]), rates[0] / FLIPPERS, ended, part / rates[0])
-        for part, own in enumerate(flipping)
+        for part, own in enumerate(connections[:FLIPPERS])
     ]
-    threads.append(_Repeating(lambda _: _write(server, writing, titles, chance), rates[1], ended))
+    threads += [
+        _Repeating(partial(_write, server, own, titles, chance), rates[1] / WRITERS, ended, part / rates[1])
+        for part, own in enumerate(connections[FLIPPERS:])
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -160,6 +166,6 @@ def _flip(server: LiveServer, connection: http.client.HTTPConnection, ad_ids: Se
 
 
 def _write(
-    server: LiveServer, connection: http.client.HTTPConnection, titles: Sequence[str], chance: random.Random
+    server: LiveServer, connection: http.client.HTTPConnection, titles: Sequence[str], chance: random.Random, _: int
 ) -> None:
     server.put([{"ad_id": f"new-{chance.randrange(1 << 40)}", "title": chance.choice(titles)}], connection)

@@ -22,7 +22,7 @@ from index.ad_schedule import Schedule, Schedules
 from index.ads import TextColumn, TextColumnBuilder, load_array
 from index.keywords import KeywordLists
 from index.targeting import Campaign
-from index.vocabulary import Vocabulary
+from index.vocabulary import Categories, Vocabulary
 
 ALL_DEVICES = np.uint32(0xFFFF_FFFF)
 MAX_DEVICES = 31
@@ -131,7 +131,7 @@ class EligibilityColumns:
         self.campaigns = GrowingArrays(_CAMPAIGN_TYPES)
         self.campaign_names = Vocabulary()
         self.advertiser_names = Vocabulary()
-        self.category_names = Vocabulary()
+        self.category_names = Categories()
         self.device_names = Vocabulary()
         self.schedules = Schedules()
         self.negatives = KeywordLists()
@@ -260,9 +260,11 @@ class EligibilityColumns:
         columns._partial_campaigns = int(np.count_nonzero(columns.campaigns["pass_through"][:] < 1))
         if columns.count != row_count:
             raise ArtifactError(f"{directory}: columns of {columns.count} ads where {row_count} are expected")
-        vocabularies = {label: Vocabulary(_read_names(directory, label)) for label in _VOCABULARIES}
-        columns.advertiser_names, columns.category_names = vocabularies["advertisers"], vocabularies["categories"]
-        columns.campaign_names, columns.device_names = vocabularies["campaigns"], vocabularies["devices"]
+        names = {label: _read_names(directory, label) for label in _VOCABULARIES}
+        columns.advertiser_names = Vocabulary(names["advertisers"])
+        columns.category_names = Categories(names["categories"])
+        columns.campaign_names = Vocabulary(names["campaigns"])
+        columns.device_names = Vocabulary(names["devices"])
         path = directory / "distinct.json"
         try:
             distinct = orjson.loads(path.read_bytes())

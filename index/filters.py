@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from index.columns import MAX_DEVICES, EligibilityColumns, hash_of
 from index.keywords import words_of
 
-CATEGORY_SEPARATOR = " > "
-
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -79,9 +77,11 @@ class Rule:
     barred_categories: NDArray[np.bool_] | None = None
     min_bid: float | None = None
     open_schedules: NDArray[np.bool_] | None = None
-    """By number; None where no ad has one."""
+    """By number; None where all are open."""
     barred_lists: NDArray[np.bool_] | None = None
     """By number of the list of negative keywords; None where none forbids the query."""
+    open_campaigns: NDArray[np.bool_] | None = None
+    """By number, whether a campaign's schedule is open and its negative keywords allow the query; None where all do."""
     max_per_advertiser: int | None = None
     request_hash: int | None = None
     """None where every campaign takes part in all requests."""
@@ -96,15 +96,13 @@ class Rule:
     def admits(self, rows: Rows) -> NDArray[np.bool_]:
         """As `passes`, but only what changes with updates, with time and with the query's words."""
         ok: NDArray[np.bool_] = self.columns.rows["servable"][rows].copy()
-        if self.open_schedules is None and self.barred_lists is None:
-            return ok
-        campaign = self.columns.rows["campaign"][rows]
+        columns = self.columns.rows
         if self.open_schedules is not None:
-            ok &= self.open_schedules.take(self.columns.rows["schedule"][rows])
-            ok &= _known(self.open_schedules, self.columns.campaigns["schedule"][campaign])
+            ok &= self.open_schedules.take(columns["schedule"][rows])
         if self.barred_lists is not None:
-            ok &= ~self.barred_lists.take(self.columns.rows["negatives"][rows])
-            ok &= ~_known(self.barred_lists, self.columns.campaigns["negatives"][campaign])
+            ok &= ~self.barred_lists.take(columns["negatives"][rows])
+        if self.open_campaigns is not None:
+            ok &= self.open_campaigns.take(columns["campaign"][rows])
         return ok
 
     def targets(self, rows: Rows) -> NDArray[np.bool_]:
@@ -124,7 +122,8 @@ class Rule:
     @property
     def bars_nothing(self) -> bool:
         """Whether all ads pass that may be shown to anybody now."""
-        return self.open_schedules is None and self.barred_lists is None and not self._has_targets
+        barring = (self.open_schedules, self.barred_lists, self.open_campaigns)
+        return not self._has_targets and all(one is None for one in barring)
 
     @property
     def _has_targets(self) -> bool:
@@ -160,17 +159,17 @@ class Rule:
 def rule_for(columns: EligibilityColumns, wanted: Wanted) -> Rule:
     """Prepare a request's filters; the cost is in the names it gives, not in the ads there are."""
     filters = wanted.filters
-    barred_lists = columns.negatives.forbidding(words_of(wanted.query)) if len(columns.negatives) > 1 else set()
+    open_schedules = _open_schedules(columns, wanted)
+    barred_lists = _barred_lists(columns, wanted.query)
     return Rule(
         columns,
         device_bit=_device_bit(columns, filters.device),
         barred_advertisers=_barred_advertisers(columns, filters.exclude_advertisers),
         barred_categories=_barred_categories(columns, filters.exclude_categories),
         min_bid=filters.min_bid,
-        open_schedules=(
-            columns.schedules.open(wanted.at, filters.utc_offset_minutes) if len(columns.schedules) > 1 else None
-        ),
-        barred_lists=_marked(len(columns.negatives), barred_lists) if barred_lists else None,
+        open_schedules=open_schedules,
+        barred_lists=barred_lists,
+        open_campaigns=_open_campaigns(columns, open_schedules, barred_lists),
         max_per_advertiser=filters.max_per_advertiser,
         request_hash=hash_of(wanted.request_id) if columns.has_partial_campaigns else None,
     )
@@ -199,25 +198,39 @@ def _barred_advertisers(columns: EligibilityColumns, names: frozenset[str]) -> N
 
 def _barred_categories(columns: EligibilityColumns, names: frozenset[str]) -> NDArray[np.bool_] | None:
     """Each name bars the category of that name and all below it."""
-    if not names:
+    numbers = [number for name in names for number in columns.category_names.within(name)]
+    return _marked(len(columns.category_names), numbers) if numbers else None
+
+
+def _open_schedules(columns: EligibilityColumns, wanted: Wanted) -> NDArray[np.bool_] | None:
+    if len(columns.schedules) == 1:  # the one that is always open
         return None
-    barred = columns.category_names.cached(names, lambda categories: _categories_below(categories, names))
-    return _marked(len(columns.category_names), barred) if barred else None
+    found = columns.schedules.open(wanted.at, wanted.filters.utc_offset_minutes)
+    return None if found.all() else found
 
 
-def _categories_below(categories: Iterable[str], names: frozenset[str]) -> tuple[int, ...]:
-    wanted = {name.casefold() for name in names}
-    return tuple(number for number, category in enumerate(categories, 1) if not wanted.isdisjoint(_lineage(category)))
+def _barred_lists(columns: EligibilityColumns, query: str) -> NDArray[np.bool_] | None:
+    if len(columns.negatives) == 1:  # the empty one
+        return None
+    barred = columns.negatives.forbidding(words_of(query))
+    return _marked(len(columns.negatives), barred) if barred else None
 
 
-def _lineage(category: str) -> list[str]:
-    """A category and all above it, folded."""
-    parts = category.casefold().split(CATEGORY_SEPARATOR)
-    return [CATEGORY_SEPARATOR.join(parts[: depth + 1]) for depth in range(len(parts))]
+def _open_campaigns(
+    columns: EligibilityColumns, open_schedules: NDArray[np.bool_] | None, barred_lists: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """There are few campaigns for many ads, so what they refer to is looked up here, once for all their ads."""
+    campaigns, count = columns.campaigns, columns.campaigns.count
+    ok = np.ones(count, dtype=np.bool_)
+    if open_schedules is not None:
+        ok &= _known(open_schedules, campaigns["schedule"][:count])
+    if barred_lists is not None:
+        ok &= ~_known(barred_lists, campaigns["negatives"][:count])
+    return None if ok.all() else ok
 
 
 def _known(by_number: NDArray[np.bool_], numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Look up what a campaign refers to; a number that it got after the rule was made counts as the last one then."""
+    """Look up what a campaign refers to; a number that it got meanwhile counts as the last one before."""
     found: NDArray[np.bool_] = by_number.take(numbers, mode="clip")
     return found
 

@@ -136,7 +136,7 @@ def _passing_slots(
     found = 0
     while found < count:
         run = runs.take(math.ceil((count - found) * len(passes) / total))
-        parts.append(run[passes.take(coarse.members[run])])
+        parts.append(run[np.flatnonzero(passes.take(coarse.members[run]))])  # by position: half the time of by mask
         found += len(parts[-1])
     return np.concatenate(parts)
 

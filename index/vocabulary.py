@@ -1,8 +1,8 @@
 """Strings by number, for columns that hold the numbers."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-MOST_CACHED = 256
+CATEGORY_SEPARATOR = " > "
 
 
 class Vocabulary:
@@ -12,7 +12,6 @@ class Vocabulary:
         """Enter names that are distinct, in their order."""
         self._names = ["", *names]
         self._numbers = {name: number for number, name in enumerate(self._names)}
-        self._cached: dict[Hashable, tuple[int, ...]] = {}
 
     def __len__(self) -> int:
         """How many numbers there are; every number in use is below it."""
@@ -42,12 +41,30 @@ class Vocabulary:
         """The name of a number."""
         return self._names[number]
 
-    def cached(self, key: Hashable, find: Callable[[Sequence[str]], tuple[int, ...]]) -> tuple[int, ...]:
-        """What `find` says of all names, kept until there are more of them: what is asked for repeats."""
-        whole_key = (len(self._names), key)
-        found = self._cached.get(whole_key)
-        if found is None:
-            if len(self._cached) >= MOST_CACHED:
-                self._cached.clear()
-            self._cached[whole_key] = found = find(self.names)
-        return found
+
+class Categories(Vocabulary):
+    """Paths as `Toys > Puzzles`, found by all that are above them too."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """Enter paths that are distinct, in their order."""
+        super().__init__(names)
+        self._within: dict[str, list[int]] = {}
+        for number, name in enumerate(self.names, start=1):
+            self._enter(number, name)
+
+    def add(self, name: str | None) -> int:
+        """The number of a path, which is entered where it is new; 0 for none."""
+        before = len(self)
+        number = super().add(name)
+        if name and number == before:
+            self._enter(number, name)
+        return number
+
+    def within(self, name: str) -> Sequence[int]:
+        """The numbers of a category, in any case, and of all below it; another thread may be adding to them."""
+        return self._within.get(name.casefold(), ())
+
+    def _enter(self, number: int, name: str) -> None:
+        parts = name.casefold().split(CATEGORY_SEPARATOR)
+        for depth in range(1, len(parts) + 1):
+            self._within.setdefault(CATEGORY_SEPARATOR.join(parts[:depth]), []).append(number)

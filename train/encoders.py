@@ -23,9 +23,9 @@ from train.errors import TrainError
 from train.recipe import Side
 
 INFERENCE_BATCH = 64
-TEXTS_OF_A_LENGTH = 32
-"""Run together, so that little is padding: 64 product titles have half as many tokens again where they are padded to
-one length."""
+TEXTS_OF_A_LENGTH = 64
+"""Run together, so that little is padding: 128 queries have twice as many tokens where they are padded to one length.
+With fewer the gradient of the word embeddings, of which each part makes one, costs more than padding does."""
 Embeddings = NDArray[np.float32]
 
 
@@ -42,7 +42,12 @@ def load_encoder(model: str, pooling: str | None = None) -> SentenceTransformer:
     directory = resolve(model).directory
     try:
         with quiet():
-            encoder = SentenceTransformer(str(directory), device=device(), local_files_only=True).float()
+            encoder = SentenceTransformer(
+                str(directory),
+                device=device(),
+                local_files_only=True,
+                model_kwargs={"attn_implementation": _attention()},
+            ).float()
     except (OSError, ValueError, LookupError, TypeError, ImportError, RuntimeError) as error:
         raise TrainError(f"{model}: sentence-transformers cannot load it: {str(error).splitlines()[0]}") from error
     if isinstance(encoder[-1], Normalize):
@@ -60,6 +65,15 @@ def load_encoder(model: str, pooling: str | None = None) -> SentenceTransformer:
 def device() -> str:
     """Where training runs: the first GPU, else the CPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _attention() -> str:
+    """How attention is computed.
+
+    On short texts torch's own kernel for CPUs takes as long for its backward pass as all matrices together: a step of
+    128 queries through six layers of 384 takes 0.30 to 0.45 s without it, 0.63 to 0.71 s with it.
+    """
+    return "eager" if device() == "cpu" else "sdpa"
 
 
 def has_bf16() -> bool:

@@ -30,10 +30,10 @@ def make_release(run: Run) -> None:
     serving = run.recipe.serving
     if serving is None:
         raise TrainError("the recipe has no part `serving`, which says what is to be exported")
-    for name, precision in run.exports:
-        _export(run, name, precision, 0, run.exported(name, precision))
     bound = MIN_OVERLAP[serving.precision] if serving.min_overlap is None else serving.min_overlap
-    _export(run, serving.student, serving.precision, bound, run.encoder)
+    for name, precision in run.exports:
+        target = run.exported(name, precision)
+        _export(run, name, precision, bound if target == run.encoder else 0, target)
     opened = EncoderInput(load_manifest(run.encoder, EncoderManifest), lambda: Encoder.load(run.encoder)[0])
     space = read_space(run.ads / SPACE_NAME)
     inputs = BuildInputs(run.ads / FEED_NAME, space, opened, run.ads / EMBEDDINGS_NAME)

@@ -153,3 +153,14 @@ def test_a_campaign_that_changes_while_a_rule_is_in_use_breaks_nothing():
     columns.set_campaign(Campaign.model_validate({"campaign_id": "c", "ends_at": "2026-01-01T00:00:00Z"}))
     rule.passes(np.arange(1))
     assert passing(columns, Wanted(1, at=MONDAY)) == []
+
+
+def test_a_category_bars_all_below_it_those_too_that_came_later_or_were_saved(tmp_path: Path):
+    categories = ("Toys > Puzzles > Wooden", "Toys", "Toys & Games", "toys > puzzles", "Puzzles")
+    columns = columns_of(*(ad(number, category=category) for number, category in enumerate(categories)), ad(5))
+    columns.save(tmp_path)
+    for kept in (columns, EligibilityColumns.load(tmp_path, row_count=6)):
+        later = kept.append(ad(6, category="TOYS > Puzzles > Paper"))
+        left = passing(kept, Wanted(1, Filters(exclude_categories=frozenset({"Toys > PUZZLES", "Games"}))))
+        assert left == [1, 2, 4, 5]
+        assert later == 6
