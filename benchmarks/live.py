@@ -3,11 +3,11 @@
 What it measures: seconds from the answer to a pause until `/retrieve` leaves the ad out, and from sending a new ad
 until it is found; the p99 of `/retrieve` while 100 status changes and 10 new ads a second come, and while the graphs
 are built anew beside it, against equal stretches without, taken in turns; and the share of a core that changes take.
-How: the server, and the merges that it starts, have one core, the clients another. The rate is a share of what the
-server can do, and the embedding cache is off; with changes and without, requests come at the same moments. A ratio is
-that of a stretch to the one before it, and the median of them counts, since a shared machine has slow seconds. Changes
-go over the admin listener, from callers who keep their connections. A merge begins because as many ads were written,
-with their embeddings, as are scanned at most.
+How: the server, and the merges that it starts, have one core, the clients another. The rate is what keeps the server
+busy for seven tenths of the time, since the tail of a queue hangs on that, and the embedding cache is off; with changes
+and without, requests come at the same moments. A ratio is that of a stretch to the one before it, and the median of
+them counts, since a shared machine has slow seconds. Changes go over the admin listener, from callers who keep their
+connections. A merge begins because as many ads were written, with their embeddings, as are scanned at most.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from artifacts.errors import HlmError
 from artifacts.manifest import IndexManifest
 from artifacts.store import load_manifest
 from benchmarks.http_load import request_bytes
-from benchmarks.live_server import LiveServer, changes
+from benchmarks.live_server import LiveServer, Made, changes
 from benchmarks.load_process import LoadProcess, load_process
 from benchmarks.queries import read_queries
 from benchmarks.servers import add_arguments, two_cores
@@ -41,10 +41,13 @@ from index.live import MERGE_LATER_ADS
 
 TIMEOUT_MS = 10_000
 TRIALS = 20
-RATES = (100.0, 10.0)
-"""Status changes and new ads a second."""
+FLIPS_PER_S = 100.0
+WRITES_PER_S = 10.0
+FLIPPED_ADS = 5_000
 ADS_A_BODY = 250
 MERGE_STRETCH_S = 2.0
+RATE_TRIALS = 3
+"""Stretches in which the rate is found that keeps the server as busy as is asked for."""
 
 
 def main() -> None:
@@ -72,10 +75,10 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=8, help="stretches with changes, and as many without")
+    parser.add_argument("--rounds", type=int, default=16, help="stretches with changes, and as many without")
     parser.add_argument("--merges", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a stretch")
-    parser.add_argument("--load", type=float, default=0.5, help="share of the server's capacity")
+    parser.add_argument("--busy", type=float, default=0.7, help="share of its core that requests keep the server busy")
     return parser.parse_args()
 
 
@@ -83,21 +86,18 @@ def _measure(
     args: argparse.Namespace, server: LiveServer, load: LoadProcess, queries: list[str]
 ) -> tuple[dict[str, Any], dict[str, Stretches]]:
     load.closed_loop(server.port, clients=16, seconds=1.0)
-    rate = args.load * load.closed_loop(server.port, clients=16, seconds=3.0).queries_per_second
-    offered = _Offered(server, load, rate)
+    offered = _Offered(server, load, 0.5 * load.closed_loop(server.port, clients=16, seconds=3.0).queries_per_second)
+    for _ in range(RATE_TRIALS):
+        offered = replace(offered, rate=offered.rate * args.busy / offered.stretch(args.seconds, 0).core_share)
     flip_s, upsert_s = _freshness(server, queries)
-    ads = AdTable.load(args.index / ADS, load_manifest(args.index, IndexManifest).ad_count)
-    rounds, merges = [], []
-    for number in range(args.rounds):
-        quiet = offered.stretch(args.seconds, number)
-        with changes(server, ads.ad_ids[:5_000], queries, RATES):
-            rounds.append((quiet, offered.stretch(args.seconds, number)))  # requests come at the same moments
+    rounds = _rounds(args, offered, queries)
+    merges: _Pairs = []
     for number in range(args.merges):
         quiet = offered.stretch(2 * args.seconds, number)
         merges.append((quiet, _merge(offered, np.load(args.index / VECTORS, mmap_mode="r"), number)))
     rows = _rows(("quiet", "100 flips, 10 new ads a second"), rounds) | _rows(("quiet, later", "merging"), merges)
     figures: dict[str, Any] = {
-        "rate": rate,
+        "rate": round(offered.rate, 1),
         "failed": sum(stretches.failed for stretches in rows.values()),
         "flip_s": round(flip_s, 4),
         "upsert_s": round(upsert_s, 4),
@@ -131,6 +131,20 @@ class _Offered:
         running = self.load.begin(self.server.port, rate=self.rate, seconds=seconds, seed=seed)
         loads = [running.result().load]
         return _Measured(loads, (self.server.replica.core_s - before) / seconds)
+
+
+def _rounds(args: argparse.Namespace, offered: _Offered, queries: list[str]) -> _Pairs:
+    """Stretches without changes and with them; requests come at the same moments in both."""
+    ad_ids = AdTable.load(args.index / ADS, load_manifest(args.index, IndexManifest).ad_count).ad_ids[:FLIPPED_ADS]
+    flips, writes = Made("status changes", FLIPS_PER_S), Made("new ads", WRITES_PER_S)
+    rounds = []
+    for number in range(args.rounds):
+        quiet = offered.stretch(args.seconds, number)
+        with changes(offered.server, ad_ids, queries, flips, writes):
+            rounds.append((quiet, offered.stretch(args.seconds, number)))
+    flips.check()
+    writes.check()
+    return rounds
 
 
 def _merge(offered: _Offered, vectors: np.ndarray, number: int) -> _Measured:

@@ -80,8 +80,6 @@ class Rule:
     """By number; None where all are open."""
     barred_lists: NDArray[np.bool_] | None = None
     """By number of the list of negative keywords; None where none forbids the query."""
-    open_campaigns: NDArray[np.bool_] | None = None
-    """By number, whether a campaign's schedule is open and its negative keywords allow the query; None where all do."""
     max_per_advertiser: int | None = None
     request_hash: int | None = None
     """None where every campaign takes part in all requests."""
@@ -101,8 +99,26 @@ class Rule:
             ok &= self.open_schedules.take(columns["schedule"][rows])
         if self.barred_lists is not None:
             ok &= ~self.barred_lists.take(columns["negatives"][rows])
-        if self.open_campaigns is not None:
-            ok &= self.open_campaigns.take(columns["campaign"][rows])
+        if self.open_schedules is not None or self.barred_lists is not None:
+            self._bar_campaigns(rows, ok)
+        return ok
+
+    def _bar_campaigns(self, rows: Rows, ok: NDArray[np.bool_]) -> None:
+        """Take out of `ok` the rows whose campaign is not open: of many rows, after a look at all campaigns instead."""
+        campaign, count = self.columns.rows["campaign"], self.columns.campaigns.count
+        if len(ok) <= count:
+            ok &= self._open_campaigns(campaign[rows])
+        elif not (is_open := self._open_campaigns(slice(0, count))).all():
+            ok &= is_open.take(campaign[rows], mode="clip")
+
+    def _open_campaigns(self, campaigns: Rows) -> NDArray[np.bool_]:
+        """Whether the schedule of each is open, and its negative keywords allow the query."""
+        columns = self.columns.campaigns
+        ok = np.ones(len(columns["servable"][campaigns]), dtype=np.bool_)
+        if self.open_schedules is not None:
+            ok &= _known(self.open_schedules, columns["schedule"][campaigns])
+        if self.barred_lists is not None:
+            ok &= ~_known(self.barred_lists, columns["negatives"][campaigns])
         return ok
 
     def targets(self, rows: Rows) -> NDArray[np.bool_]:
@@ -122,8 +138,7 @@ class Rule:
     @property
     def bars_nothing(self) -> bool:
         """Whether all ads pass that may be shown to anybody now."""
-        barring = (self.open_schedules, self.barred_lists, self.open_campaigns)
-        return not self._has_targets and all(one is None for one in barring)
+        return self.open_schedules is None and self.barred_lists is None and not self._has_targets
 
     @property
     def _has_targets(self) -> bool:
@@ -159,17 +174,14 @@ class Rule:
 def rule_for(columns: EligibilityColumns, wanted: Wanted) -> Rule:
     """Prepare a request's filters; the cost is in the names it gives, not in the ads there are."""
     filters = wanted.filters
-    open_schedules = _open_schedules(columns, wanted)
-    barred_lists = _barred_lists(columns, wanted.query)
     return Rule(
         columns,
         device_bit=_device_bit(columns, filters.device),
         barred_advertisers=_barred_advertisers(columns, filters.exclude_advertisers),
         barred_categories=_barred_categories(columns, filters.exclude_categories),
         min_bid=filters.min_bid,
-        open_schedules=open_schedules,
-        barred_lists=barred_lists,
-        open_campaigns=_open_campaigns(columns, open_schedules, barred_lists),
+        open_schedules=_open_schedules(columns, wanted),
+        barred_lists=_barred_lists(columns, wanted.query),
         max_per_advertiser=filters.max_per_advertiser,
         request_hash=hash_of(wanted.request_id) if columns.has_partial_campaigns else None,
     )
@@ -210,27 +222,15 @@ def _open_schedules(columns: EligibilityColumns, wanted: Wanted) -> NDArray[np.b
 
 
 def _barred_lists(columns: EligibilityColumns, query: str) -> NDArray[np.bool_] | None:
-    if len(columns.negatives) == 1:  # the empty one
+    count = len(columns.negatives)  # before they are searched: one that is being entered may be found already
+    if count == 1:  # the empty one
         return None
-    barred = columns.negatives.forbidding(words_of(query))
-    return _marked(len(columns.negatives), barred) if barred else None
-
-
-def _open_campaigns(
-    columns: EligibilityColumns, open_schedules: NDArray[np.bool_] | None, barred_lists: NDArray[np.bool_] | None
-) -> NDArray[np.bool_] | None:
-    """There are few campaigns for many ads, so what they refer to is looked up here, once for all their ads."""
-    campaigns, count = columns.campaigns, columns.campaigns.count
-    ok = np.ones(count, dtype=np.bool_)
-    if open_schedules is not None:
-        ok &= _known(open_schedules, campaigns["schedule"][:count])
-    if barred_lists is not None:
-        ok &= ~_known(barred_lists, campaigns["negatives"][:count])
-    return None if ok.all() else ok
+    barred = [number for number in columns.negatives.forbidding(words_of(query)) if number < count]
+    return _marked(count, barred) if barred else None
 
 
 def _known(by_number: NDArray[np.bool_], numbers: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Look up what a campaign refers to; a number that it got meanwhile counts as the last one before."""
+    """Look up what a campaign refers to; a number that it got after the rule was made counts as the last one then."""
     found: NDArray[np.bool_] = by_number.take(numbers, mode="clip")
     return found
 

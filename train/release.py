@@ -1,9 +1,10 @@
 """From a run to what is served: checkpoints become encoder artifacts, the ads' embeddings an index."""
 
+import shutil
 from pathlib import Path
 
 from artifacts.manifest import EncoderManifest, Precision
-from artifacts.store import is_current, load_manifest
+from artifacts.store import is_current, load_manifest, publish
 from export.onnx_graph import SPACE_NAME
 from export.options import DEFAULT_CORPUS, DEFAULT_QUERIES, MIN_OVERLAP, ExportOptions, export_fingerprint
 from export.publish import export_encoder
@@ -16,6 +17,7 @@ from terminal import console
 from train.data import FEED_NAME
 from train.embeddings import EMBEDDINGS_NAME
 from train.errors import TrainError
+from train.recipe import Serving
 from train.runs import CheckpointManifest, Run, load_finished
 
 
@@ -30,10 +32,9 @@ def make_release(run: Run) -> None:
     serving = run.recipe.serving
     if serving is None:
         raise TrainError("the recipe has no part `serving`, which says what is to be exported")
-    bound = MIN_OVERLAP[serving.precision] if serving.min_overlap is None else serving.min_overlap
     for name, precision in run.exports:
-        target = run.exported(name, precision)
-        _export(run, name, precision, bound if target == run.encoder else 0, target)
+        _export(run, name, precision)
+    _release(run, run.exported(serving.student, serving.precision), serving)
     opened = EncoderInput(load_manifest(run.encoder, EncoderManifest), lambda: Encoder.load(run.encoder)[0])
     space = read_space(run.ads / SPACE_NAME)
     inputs = BuildInputs(run.ads / FEED_NAME, space, opened, run.ads / EMBEDDINGS_NAME)
@@ -42,17 +43,31 @@ def make_release(run: Run) -> None:
     console.print(command, markup=False, soft_wrap=True)
 
 
-def _export(run: Run, name: str, precision: Precision, min_overlap: float, target: Path) -> None:
-    """Export the teacher or a student, unless `target` already is that."""
+def _export(run: Run, name: str, precision: Precision) -> None:
+    """Export the teacher or a student, however far the export is from it, unless that is done already."""
     load_finished(run.final(name), CheckpointManifest, "run")
-    source = resolve(str(run.final(name)))
+    source, target = resolve(str(run.final(name))), run.exported(name, precision)
     options = ExportOptions(
         precision=precision,
         max_query_tokens=run.recipe.query.max_tokens,
         max_ad_tokens=run.recipe.ad.max_tokens,
-        min_overlap=min_overlap,
+        min_overlap=0,
         queries=DEFAULT_QUERIES,
         corpus=DEFAULT_CORPUS,
     )
     if not is_current(target, EncoderManifest, export_fingerprint(source, options)):
         export_encoder(source, options, target)
+
+
+def _release(run: Run, exported: Path, serving: Serving) -> None:
+    """Publish an exported encoder as the one that is served, if it is near enough to its checkpoint."""
+    manifest = load_manifest(exported, EncoderManifest)
+    bound = MIN_OVERLAP[serving.precision] if serving.min_overlap is None else serving.min_overlap
+    if (overlap := manifest.parity.overlap_at_100) < bound:
+        raise TrainError(
+            f"{exported}: its top 100 overlaps that of its checkpoint by {overlap:.4f} where at least {bound:.4f} is"
+            " wanted to serve it; nothing was released"
+        )
+    if not is_current(run.encoder, EncoderManifest, manifest.fingerprint):
+        with publish(run.encoder) as staging:
+            shutil.copytree(exported, staging, dirs_exist_ok=True)

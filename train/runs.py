@@ -11,7 +11,7 @@ A recipe's directory, `var/runs/NAME`, holds
     refined/STUDENT/  checkpoint, after phase 3
     joint/            the query encoder of the arm without alignment
     joint-ads-encoder/, joint-ads/  the other half of that pair, and its embeddings of all ads
-    exported/NAME-PRECISION/  the teacher and each student as encoder artifacts, less the one that is served
+    exported/NAME-PRECISION/  the teacher and each student as encoder artifacts
     release/          the encoder that is to be served, and the index
     evaluation/       reports, tables and the picture
 
@@ -168,10 +168,7 @@ class Run:
         return [(name, precision) for name in names for precision in precisions]
 
     def exported(self, name: str, precision: Precision) -> Path:
-        """The encoder artifact of the teacher or a student; it is the release's where that serves it."""
-        serving = self.recipe.serving
-        if serving is not None and (name, precision) == (serving.student, serving.precision):
-            return self.encoder
+        """The encoder artifact of the teacher or a student."""
         return self.directory / "exported" / f"{name}-{precision}"
 
     @property

@@ -149,10 +149,23 @@ def test_saved_columns_come_back(tmp_path: Path):
 
 def test_a_campaign_that_changes_while_a_rule_is_in_use_breaks_nothing():
     columns = columns_of(ad(0, campaign_id="c", hours=[{"days": ["mon"], "from_hour": 0, "to_hour": 24}]))
+    for number in range(1, 4):
+        columns.append(ad(number, hours=[{"days": ["tue"], "from_hour": 0, "to_hour": 24}]))
     rule = rule_for(columns, Wanted(1, at=MONDAY))
     columns.set_campaign(Campaign.model_validate({"campaign_id": "c", "ends_at": "2026-01-01T00:00:00Z"}))
-    rule.passes(np.arange(1))
+    for rows in (np.arange(1), np.arange(4)):  # fewer than there are campaigns, and more
+        assert len(rule.passes(rows)) == len(rows)
     assert passing(columns, Wanted(1, at=MONDAY)) == []
+
+
+def test_a_campaigns_schedule_and_keywords_count_for_few_ads_and_for_many():
+    columns = columns_of(ad(0, campaign_id="open"), *(ad(number, campaign_id="shut") for number in range(1, 5)), ad(5))
+    columns.set_campaign(Campaign.model_validate({"campaign_id": "shut", "ends_at": "2026-01-01T00:00:00Z"}))
+    columns.set_campaign(Campaign(campaign_id="open", negative_keywords=["free"]))
+    for query, left in (("free drill", {5}), ("drill", {0, 5})):
+        rule = rule_for(columns, Wanted(1, query=query, at=MONDAY))
+        assert set(np.flatnonzero(rule.passes(slice(0, 6)))) == left
+        assert {row for row in range(6) if rule.passes(np.array([row]))[0]} == left
 
 
 def test_a_category_bars_all_below_it_those_too_that_came_later_or_were_saved(tmp_path: Path):

@@ -5,6 +5,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ from tests.e2e.conftest import ROOT, Server
 from tests.train.checkpoints import save_tiny
 from train.data import read_inventory, read_split, relevant_pairs
 from train.encoders import load_encoder
+from train.errors import TrainError
 from train.prune import layers_of
 from train.recipe import load_recipe
-from train.runs import CheckpointManifest, EmbeddingsManifest
+from train.release import make_release
+from train.runs import CheckpointManifest, EmbeddingsManifest, Run
 from train.teacher import made_up_queries
 
 BATCH = 8
@@ -173,6 +176,18 @@ def test_a_student_too_far_from_its_teacher_is_not_published(finished: Path):
     assert result.exit_code
     assert "where at least 1.0000 is wanted" in str(result.exception)
     assert not (finished.parent / "far" / "aligned" / "far").exists()
+
+
+def test_what_is_served_is_an_export_and_one_too_far_from_its_checkpoint_is_not_released(finished: Path):
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), finished.parent)
+    assert made.recipe.serving is not None
+    served = made.exported("l2", made.recipe.serving.precision)
+    released = load_manifest(made.encoder, EncoderManifest)
+    assert released == load_manifest(served, EncoderManifest)
+    unreachable = made.recipe.serving.model_copy(update={"min_overlap": 1.5})
+    with pytest.raises(TrainError, match="is wanted to serve it; nothing was released"):
+        make_release(replace(made, recipe=made.recipe.model_copy(update={"serving": unreachable})))
+    assert load_manifest(made.encoder, EncoderManifest) == released
 
 
 def test_costs_stand_beside_the_recall_that_they_buy(finished: Path):
