@@ -1,14 +1,11 @@
 """The recipe `smoke` as it is shipped, from made-up data to a query that its release answers."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from tests.e2e.conftest import CACHE, ROOT, Server
-
-pytestmark = pytest.mark.skipif("HLM_SLOW_TESTS" not in os.environ, reason="takes minutes; HLM_SLOW_TESTS=1 runs it")
 
 
 def train(*arguments: str) -> str:
