@@ -1,6 +1,7 @@
 """Real ads, real queries, human judgments: through HTTP, the answers are as good as exact search in fp32."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,10 @@ EXACT_FP32 = {"homedepot": 0.660, "esci": 0.855, "icecat": 0.898}
 TOLERANCE = 0.01
 
 
-@pytest.mark.parametrize("name", EXACT_FP32)
+SLOW = pytest.mark.skipif("HLM_SLOW_TESTS" not in os.environ, reason="takes a minute or two; HLM_SLOW_TESTS=1 runs it")
+
+
+@pytest.mark.parametrize("name", [pytest.param("homedepot", marks=SLOW), "esci", "icecat"])
 def test_recall_of_grade_2_ads_is_that_of_exact_search(name: str, encoder: Path, start: Callable[..., Server]):
     data = DATA / name
     queries, qrels, out = data / "queries.dev.tsv", data / "qrels.dev.tsv", CACHE / "indexes" / name
