@@ -107,9 +107,9 @@ class Made:
         """Raise where the rate was not kept up.
 
         Raises:
-            BenchmarkError: less than nine tenths of what was due has been made.
+            BenchmarkError: less than nine tenths of what was due has been made, and a second's worth is missing.
         """
-        if self.made < LEAST_MADE * self.due:
+        if self.made + self.rate < LEAST_MADE * self.due:
             raise BenchmarkError(f"{self.made:,} {self.what} were made where {self.due:,.0f} were due")
 
 
@@ -132,7 +132,7 @@ def changes(
         yield
     finally:
         for repeating in chain(*threads):
-            repeating.ended.set()
+            repeating.end()
         for repeating in chain(*threads):
             repeating.join()
         for connection in connections:
@@ -152,36 +152,39 @@ def _begin(actions: Sequence[Callable[[int], None]], made: Made) -> "list[_Repea
 
 
 class _Repeating(threading.Thread):
-    """Does something at a steady rate, from some seconds on, until `ended` is set."""
+    """Does something at a steady rate, from some seconds on, until it is ended."""
 
     def __init__(self, action: Callable[[int], None], rate: float, first_s: float) -> None:
         super().__init__(daemon=True)
-        self.ended = threading.Event()
+        self._ended = threading.Event()
         self._action = action
         self._rate = rate
         self._first_s = first_s
         self._error: Exception | None = None
         self._made = 0
-        self._seconds = 0.0
+        self._started_s = self._ended_s = 0.0
 
     def run(self) -> None:
         """Repeat until it ends."""
-        started = time.monotonic() + self._first_s
-        self.ended.wait(self._first_s)
+        self._started_s = time.monotonic() + self._first_s
         try:
-            while not self.ended.wait(max(0.0, started + self._made / self._rate - time.monotonic())):
+            while not self._ended.wait(max(0.0, self._started_s + self._made / self._rate - time.monotonic())):
                 self._action(self._made + 1)
                 self._made += 1
         except Exception as error:  # told to the thread that waits
             self._error = error
-        self._seconds = time.monotonic() - started
+
+    def end(self) -> None:
+        """Do it no more, once what is being done is done."""
+        self._ended_s = time.monotonic()
+        self._ended.set()
 
     def count(self, made: Made) -> None:
         """Add what was made and what was due; raises what went wrong."""
         if self._error is not None:
             raise self._error
         made.made += self._made
-        made.due += self._seconds * self._rate
+        made.due += max(0.0, self._ended_s - self._started_s) * self._rate
 
 
 def _flip(server: LiveServer, connection: http.client.HTTPConnection, ad_ids: Sequence[str], number: int) -> None:

@@ -2,6 +2,6 @@
 
 import os
 
-# Torch then takes its memory in huge pages, which it reads from here when it first takes any: a step of alignment on a
-# CPU is 15 to 20 % shorter, as there are fewer page faults.
+# Torch then takes its memory in huge pages, which it reads from here when it first takes any: a step of MiniLM's
+# alignment on a CPU is a tenth shorter, as there are fewer page faults.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -53,7 +53,7 @@ from train.errors import TrainError
 from train.recipe import Data, Recipe, find_recipe, read_source, recipe_of
 
 FORMAT = 2
-"""Part of every fingerprint; raised when the same inputs come to give another result."""
+"""Part of every fingerprint; raised when the same inputs come to give another result, beyond rounding."""
 TOOLS = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
 
 
