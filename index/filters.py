@@ -93,8 +93,8 @@ class Rule:
 
     def admits(self, rows: Rows) -> NDArray[np.bool_]:
         """As `passes`, but only what changes with updates, with time and with the query's words."""
-        ok: NDArray[np.bool_] = self.columns.rows["servable"][rows].copy()
         columns = self.columns.rows
+        ok: NDArray[np.bool_] = columns["servable"][rows].copy()
         if self.open_schedules is not None:
             ok &= self.open_schedules.take(columns["schedule"][rows])
         if self.barred_lists is not None:

@@ -1,13 +1,13 @@
 """Real ads, real queries, human judgments: through HTTP, the answers are as good as exact search in fp32."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import CACHE, DATA, Server, hlm
+from tests.slow import SLOW
 
 pytestmark = [
     pytest.mark.e2e,
@@ -17,9 +17,6 @@ pytestmark = [
 EXACT_FP32 = {"homedepot": 0.660, "esci": 0.855, "icecat": 0.898}
 """recall@100 of grade-2 ads by exact search with the PyTorch original, over each set's own ads."""
 TOLERANCE = 0.01
-
-
-SLOW = pytest.mark.skipif("HLM_SLOW_TESTS" not in os.environ, reason="takes a minute or two; HLM_SLOW_TESTS=1 runs it")
 
 
 @pytest.mark.parametrize("name", [pytest.param("homedepot", marks=SLOW), "esci", "icecat"])

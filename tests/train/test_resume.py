@@ -10,19 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 import train.descent
 import train.embeddings
 from samples.labelled import labelled_files
 from tests.e2e.conftest import ROOT
+from tests.slow import SLOW
 from tests.train.test_run import recipe_of
 from train.embeddings import EMBEDDINGS_NAME
 from train.runs import Run
 from train.sweep import run_phases
 
-pytestmark = pytest.mark.skipif("HLM_SLOW_TESTS" not in os.environ, reason="takes minutes; HLM_SLOW_TESTS=1 runs it")
+pytestmark = SLOW
 
 SAVED_AFTER = 5
 SHARD = 100
