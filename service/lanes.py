@@ -47,8 +47,12 @@ class _Lane:
         self._runs: dict[Shape, BoundRun] = {}
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         threading.Thread(target=self._work, name="encoder-lane", daemon=True).start()
-        self.execution_providers = self._call(partial(self._open, open_session, shapes))
-        """What it runs on, first what most of it does."""
+        try:
+            self.execution_providers = self._call(partial(self._open, open_session, shapes))
+            """What it runs on, first what most of it does."""
+        except BaseException:
+            self.close()  # nobody gets to hold it, and its thread would wait for ever
+            raise
 
     def run(self, shape: Shape, input_ids: Tokens, attention_mask: Tokens) -> Embeddings:
         """Encode a batch that fits into the shape."""

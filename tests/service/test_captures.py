@@ -133,7 +133,7 @@ def test_a_release_is_captured_while_another_serves_and_a_third_is_freed(
     assert outside == 0
 
 
-def test_a_lane_that_cannot_be_opened_has_the_others_closed(small: SmallArtifacts, monkeypatch: pytest.MonkeyPatch):
+def test_a_lane_that_cannot_be_opened_is_closed_with_the_others(small: SmallArtifacts):
     graphs = iter([small.encoder / "model.onnx", small.encoder / "nowhere.onnx"])
     opened: list[weakref.ref[EncoderSession]] = []
 
@@ -142,13 +142,13 @@ def test_a_lane_that_cannot_be_opened_has_the_others_closed(small: SmallArtifact
         opened.append(weakref.ref(session))
         return session
 
-    dropped = threading.Event()
-    drop = lanes._Lane._drop
-    monkeypatch.setattr(lanes._Lane, "_drop", lambda lane: (drop(lane), dropped.set()))
+    others = set(threading.enumerate())
     with pytest.raises(SessionError, match=r"nowhere\.onnx"):
         lanes.Lanes(open_session, [Shape(1, 8)], 2)
     gc.collect()
-    assert dropped.wait(PATIENCE_S)
+    for thread in set(threading.enumerate()) - others:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
     [first] = opened
     assert first() is None
 
