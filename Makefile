@@ -59,7 +59,7 @@ endif
 
 # --- checks -------------------------------------------------------------------------------------------------------
 
-# The environments side by side, and the types beside the slower one; the tests alone, since they want both cores.
+# The environments side by side, and the types beside the slower one; the tests alone, since they take both cores.
 test: ## Lint, types, unit tests and end-to-end tests on a real server, from nothing
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line .venv-serve/.complete lint types
 	@$(MAKE) --no-print-directory unit
@@ -72,7 +72,7 @@ types: .venv-dev/.complete ## mypy, strict
 	.venv-dev/bin/mypy
 
 unit: .venv-dev/.complete .venv-serve/.complete ## All tests; the end-to-end ones run the server from the serving environment
-	.venv-dev/bin/python -m pytest
+	.venv-dev/bin/python -m pytest --numprocesses=2
 
 # Real queries and 54,667 real ads where the data set is at hand, the samples otherwise.
 DATA ?= ../shared/data/homedepot

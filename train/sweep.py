@@ -8,10 +8,10 @@ from pathlib import Path
 
 from artifacts.store import write_atomic
 from train.align import align_student
+from train.comparison import PLOT_NAME, as_table, compare, plot_differences
 from train.embed_ads import embed_ads
 from train.evaluate import TABLE_NAME, Report, evaluate
 from train.joint import train_joint
-from train.measures import difference
 from train.refine import refine_student
 from train.runs import Run
 from train.teacher import train_teacher
@@ -34,7 +34,9 @@ def run_phases(run: Run) -> None:
 
 
 def run_sweep(arms: Mapping[str, Run], names: Sequence[str]) -> str:
-    """Run some arms of a sweep and measure them; returns the table, which lies in the sweep's directory too.
+    """Run some arms of a sweep and measure them.
+
+    Returns the table, which lies in the sweep's directory too, beside its picture.
 
     Args:
         arms: all arms, by name.
@@ -47,31 +49,10 @@ def run_sweep(arms: Mapping[str, Run], names: Sequence[str]) -> str:
     for name in names:
         run_phases(arms[name])
         reports[name] = evaluate(arms[name])
-    table = compare(reports)
-    write_atomic(_directory(arms) / TABLE_NAME, table.encode())
-    return table
-
-
-def compare(reports: Mapping[str, Report]) -> str:
-    """A Markdown table of all stages of some reports, and how far each is from the same stage of the first report.
-
-    Where the first has no such stage, its teacher takes the place. Intervals are 95 % bootstrap over queries.
-    """
-    first = next(iter(reports.values()))
-    references = {(stage.labelled_set, stage.stage): stage for stage in first.stages}
-    measures = list(first.stages[0].measures)
-    lines = [["set", "arm", "stage", *(cell for name in measures for cell in (name, "less the first arm's"))]]
-    lines.append(["---"] * len(lines[0]))
-    for arm, report in reports.items():
-        for stage in report.stages:
-            key = stage.labelled_set, stage.stage
-            reference = references.get(key, references[stage.labelled_set, first.stages[0].stage])
-            cells = [f"{stage.labelled_set} ({stage.query_count})", arm, stage.stage]
-            for name in measures:
-                apart = difference(stage.of_queries[name], reference.of_queries[name])
-                cells += [f"{stage.measures[name]:.4f}", f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]"]
-            lines.append(cells)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    directory, rows = _directory(arms), compare(reports)
+    write_atomic(directory / TABLE_NAME, as_table(rows).encode())
+    plot_differences(rows, directory / PLOT_NAME)
+    return as_table(rows)
 
 
 def _directory(arms: Mapping[str, Run]) -> Path:

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from artifacts.manifest import MANIFEST_NAME, IndexManifest
+from artifacts.store import load_manifest
 from samples.generate import generate_ads
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -91,6 +94,10 @@ def sample_feed() -> Path:
 def sample_index(encoder: Path, sample_feed: Path) -> Path:
     out = CACHE / "indexes" / "samples"
     hlm("index", "build", "--feed", sample_feed, "--encoder", encoder, "--out", out)
+    manifest = load_manifest(out, IndexManifest)
+    # One that lay here for an hour would have its first change merged at once.
+    fresh = manifest.model_copy(update={"created_at": datetime.now(UTC)})
+    (out / MANIFEST_NAME).write_text(fresh.model_dump_json())
     return out
 
 

@@ -74,7 +74,7 @@ def test_strict_stops_at_the_first_bad_line(tmp_path: Path, line: bytes, reason:
 
 def test_the_first_bad_lines_are_shown_and_the_rest_counted(tmp_path: Path, monkeypatch):
     screen = io.StringIO()
-    monkeypatch.setattr(console, "file", screen)
+    monkeypatch.setattr(console, "_file", screen)  # `file` would be left set to what standard error is now
     reader = FeedReader(write_feed(tmp_path / "feed.jsonl", [GOOD] + [b"?"] * 50))
     list(reader)
     shown = [line for line in screen.getvalue().splitlines() if "not JSON" in line]
