@@ -12,11 +12,11 @@ from benchmarks.servers import add_arguments
 
 QUICK = {
     "benchmarks.filtered": ("--searches", "100", "--returned", "100000"),
-    "benchmarks.live": ("--rounds", "1", "--merges", "1", "--seconds", "2"),
+    "benchmarks.live": ("--rounds", "1", "--merges", "1", "--seconds", "2", "--least-made", "0"),
     "benchmarks.churn": ("--ads", "2500"),
     "benchmarks.kills": ("--kills", "50"),
 }
-"""The checks, and what makes each a tenth of itself."""
+"""The checks, and what makes each a tenth of itself, on whatever machine: that it runs, not how fast."""
 
 
 def main() -> None:

@@ -79,6 +79,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--merges", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a stretch")
     parser.add_argument("--busy", type=float, default=0.7, help="share of its core that requests keep the server busy")
+    # In a machine's slow seconds no idle time is left, in which ads are embedded.
+    parser.add_argument(
+        "--least-made", type=float, default=0.9, help="share of the changes due, or it is no measurement"
+    )
     return parser.parse_args()
 
 
@@ -142,8 +146,8 @@ def _rounds(args: argparse.Namespace, offered: _Offered, queries: list[str]) -> 
         quiet = offered.stretch(args.seconds, number)
         with changes(offered.server, ad_ids, queries, flips, writes):
             rounds.append((quiet, offered.stretch(args.seconds, number)))
-    flips.check()
-    writes.check()
+    flips.check(args.least_made)
+    writes.check(args.least_made)
     return rounds
 
 

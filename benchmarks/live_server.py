@@ -25,8 +25,6 @@ where a sync of the disk takes 10 ms now and then: docs/experiments.md, "live up
 WRITERS = 4
 """Callers that write new ads. These are embedded while the core is idle, so on a core that is busy for nine tenths of
 the time one takes 70 to 160 ms, and a lone caller falls behind 10 a second."""
-LEAST_MADE = 0.9
-"""Share of the changes that are due. In slow seconds of the machine no idle time is left, in which ads are embedded."""
 MERGED = b'hlm_index_merges_total{result="merged"} '
 
 
@@ -103,13 +101,13 @@ class Made:
     made: int = 0
     due: float = 0.0
 
-    def check(self) -> None:
+    def check(self, least: float) -> None:
         """Raise where the rate was not kept up.
 
         Raises:
-            BenchmarkError: less than nine tenths of what was due has been made, and a second's worth is missing.
+            BenchmarkError: less than the share `least` of what was due has been made, and a second's worth is missing.
         """
-        if self.made + self.rate < LEAST_MADE * self.due:
+        if self.made + self.rate < least * self.due:
             raise BenchmarkError(f"{self.made:,} {self.what} were made where {self.due:,.0f} were due")
 
 
