@@ -62,7 +62,8 @@ def plot_differences(rows: Sequence[Row], path: Path) -> None:
             found = [row.apart[name] for row in drawn]
             axes.axvline(0, color="#999999", linewidth=1)
             axes.hlines(places, [one.low for one in found], [one.high for one in found])
-            axes.plot([one.value for one in found], places, "o")
+            axes.plot([one.value for one in found], places, "o", markersize=4)
+            axes.locator_params(axis="x", nbins=4)
             axes.set_title(name)
         panels[0].set_yticks(places, [f"{row.arm}: {row.stage.stage}" for row in drawn])
         figure.supxlabel(f"less {first.arm}, {first.stage.labelled_set} dev, 95 % intervals")

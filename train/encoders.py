@@ -107,12 +107,18 @@ def pooled(encoder: SentenceTransformer, texts: Sequence[str], side: Side) -> Te
     features = tokenized(encoder, texts, side)
     lengths = features["attention_mask"].sum(1)
     order = lengths.argsort(stable=True)
-    with torch.autocast(encoder.device.type, torch.bfloat16, enabled=has_bf16()):  # casts the weights once for all
+    with _in_bf16(encoder):
         parts = [
             encoder[0]({name: values[rows, : lengths[rows].max()] for name, values in features.items()})
             for rows in order.split(TEXTS_OF_A_LENGTH)  # type: ignore[no-untyped-call]
         ]
-    return torch.cat([_after_transformer(encoder, part) for part in parts])[order.argsort()]
+    with torch.autocast(encoder.device.type, enabled=False):
+        return torch.cat([_after_transformer(encoder, part) for part in parts])[order.argsort()]
+
+
+def _in_bf16(encoder: SentenceTransformer) -> torch.autocast:
+    """Where that is fast; the weights are cast once for all that the outermost block holds."""
+    return torch.autocast(encoder.device.type, torch.bfloat16, enabled=has_bf16())
 
 
 def _after_transformer(encoder: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
@@ -206,7 +212,7 @@ def _in_batches(
     embeddings = np.empty((len(texts), encoder.get_embedding_dimension()), dtype=np.float32)
     training = encoder.training
     encoder.eval()
-    with torch.inference_mode():
+    with torch.no_grad(), _in_bf16(encoder):  # inference mode would cast the weights for every batch
         for start in range(0, len(order), INFERENCE_BATCH):
             chosen = order[start : start + INFERENCE_BATCH]
             embeddings[chosen] = run(encoder, [texts[position] for position in chosen], side).cpu().numpy()
