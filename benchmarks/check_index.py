@@ -16,7 +16,7 @@ QUICK = {
     "benchmarks.churn": ("--ads", "2500"),
     "benchmarks.kills": ("--kills", "50"),
 }
-"""The checks, and what makes each a tenth of itself, on whatever machine: that it runs, not how fast."""
+"""The checks, and what makes each a tenth of itself; also of a machine that cannot keep up the rate of changes."""
 
 
 def main() -> None:

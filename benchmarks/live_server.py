@@ -105,9 +105,9 @@ class Made:
         """Raise where the rate was not kept up.
 
         Raises:
-            BenchmarkError: less than the share `least` of what was due has been made, and a second's worth is missing.
+            BenchmarkError: nothing has been made, or a second's worth less than the share `least` of what was due.
         """
-        if self.made + self.rate < least * self.due:
+        if not self.made or self.made + self.rate < least * self.due:
             raise BenchmarkError(f"{self.made:,} {self.what} were made where {self.due:,.0f} were due")
 
 

@@ -1,7 +1,7 @@
 """What holds for all tests: commands write as into a pipe, whatever the environment says of terminals and colours.
 
-Where pytest has several workers, one of them has all end-to-end tests: they share built artifacts, and would measure
-each other.
+Where pytest has several workers, one of them has all tests of `tests/e2e`, which share artifacts that the first of them
+builds.
 """
 
 import os
@@ -15,7 +15,7 @@ for _name in ("FORCE_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "
 
 
 class _EndToEndTogether(LoadScopeScheduling):
-    """A worker takes a file at a time, or every end-to-end test."""
+    """A worker takes a file at a time, or all of `tests/e2e`."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "tests/e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]

@@ -263,8 +263,8 @@ def sweep(
 ) -> None:
     """Run every arm of a recipe that has `arms`, and hold them side by side.
 
-    What arms have in common, and what the base has been run for, is made once. Writes table.md into the recipe's
-    directory; the first arm is what the others are held against.
+    What arms have in common, and what the base has been run for, is made once. Writes table.md and, of several arms,
+    differences.svg into the recipe's directory; the first arm is what the others are held against.
 
     Examples:
       hlm train sweep arms/teacher

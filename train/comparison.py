@@ -40,7 +40,7 @@ def as_table(rows: Sequence[Row]) -> str:
     """All rows, in Markdown."""
     measures = list(rows[0].apart)
     head = ["set", "arm", "stage", *(cell for name in measures for cell in (name, "less the first arm's"))]
-    lines = [[*head, "overlap", "cosine"], ["---"] * (len(head) + 2)]
+    lines = [[*head, "overlap with its teacher", "cosine mean"], ["---"] * (len(head) + 2)]
     for row in rows:
         stage = row.stage
         cells = [f"{stage.labelled_set} ({stage.query_count})", row.arm, stage.stage]
@@ -57,7 +57,7 @@ def plot_differences(rows: Sequence[Row], path: Path) -> None:
     places = range(len(drawn), 0, -1)
     size = _LABELS_IN + _PANEL_IN * len(first.apart), 1.2 + _LINE_IN * len(drawn)
     with plot(path, width_in=size[0], height_in=size[1]) as figure:
-        panels = figure.subplots(1, len(first.apart), sharey=True)
+        panels = figure.subplots(1, len(first.apart), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, first.apart, strict=True):
             found = [row.apart[name] for row in drawn]
             axes.axvline(0, color="#999999", linewidth=1)

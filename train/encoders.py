@@ -117,7 +117,7 @@ def pooled(encoder: SentenceTransformer, texts: Sequence[str], side: Side) -> Te
 
 
 def _in_bf16(encoder: SentenceTransformer) -> torch.autocast:
-    """Where that is fast; the weights are cast once for all that the outermost block holds."""
+    """Where that is fast; weights that can be trained are cast once for all that the outermost block holds."""
     return torch.autocast(encoder.device.type, torch.bfloat16, enabled=has_bf16())
 
 

@@ -36,7 +36,7 @@ def run_phases(run: Run) -> None:
 def run_sweep(arms: Mapping[str, Run], names: Sequence[str]) -> str:
     """Run some arms of a sweep and measure them.
 
-    Returns the table, which lies in the sweep's directory too, beside its picture.
+    Returns the table, which lies in the sweep's directory too, beside a picture where there are several arms.
 
     Args:
         arms: all arms, by name.
@@ -50,9 +50,11 @@ def run_sweep(arms: Mapping[str, Run], names: Sequence[str]) -> str:
         run_phases(arms[name])
         reports[name] = evaluate(arms[name])
     directory, rows = _directory(arms), compare(reports)
-    write_atomic(directory / TABLE_NAME, as_table(rows).encode())
-    plot_differences(rows, directory / PLOT_NAME)
-    return as_table(rows)
+    table = as_table(rows)
+    write_atomic(directory / TABLE_NAME, table.encode())
+    if len(reports) > 1:
+        plot_differences(rows, directory / PLOT_NAME)
+    return table
 
 
 def _directory(arms: Mapping[str, Run]) -> Path:

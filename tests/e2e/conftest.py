@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from artifacts.manifest import MANIFEST_NAME, IndexManifest
-from artifacts.store import load_manifest
+from artifacts.manifest import IndexManifest
+from artifacts.store import load_manifest, save_manifest
 from samples.generate import generate_ads
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -94,11 +94,7 @@ def sample_feed() -> Path:
 def sample_index(encoder: Path, sample_feed: Path) -> Path:
     out = CACHE / "indexes" / "samples"
     hlm("index", "build", "--feed", sample_feed, "--encoder", encoder, "--out", out)
-    manifest = load_manifest(out, IndexManifest)
-    # One that lay here for an hour would have its first change merged at once.
-    fresh = manifest.model_copy(update={"created_at": datetime.now(UTC)})
-    (out / MANIFEST_NAME).write_text(fresh.model_dump_json())
-    return out
+    return _as_if_new(out)
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +106,14 @@ def graph_index(encoder: Path) -> Path:
     feed.parent.mkdir(parents=True, exist_ok=True)
     feed.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
     hlm("index", "build", "--feed", feed, "--encoder", encoder, "--out", out)
-    return out
+    return _as_if_new(out)
+
+
+def _as_if_new(index: Path) -> Path:
+    """An index that has lain here for an hour would have its first change merged at once."""
+    manifest = load_manifest(index, IndexManifest)
+    save_manifest(index, manifest.model_copy(update={"created_at": datetime.now(UTC)}))
+    return index
 
 
 @pytest.fixture

@@ -243,7 +243,10 @@ def test_a_sweep_takes_what_others_made_and_holds_its_arms_against_the_first(fin
     lines = [line.split(" | ") for line in (made / "table.md").read_text().splitlines()[2:]]
     assert [line[1] for line in lines] == ["same", "same", "shorter", "shorter", "colder"]
     assert [line[2] for line in lines] == ["teacher", "joint", "teacher", "joint", "teacher"]
-    assert "</svg>" in (made / "differences.svg").read_text()
+    drawn = (made / "differences.svg").read_text()
+    assert "<!-- shorter: joint -->" in drawn
+    assert "<!-- colder: teacher -->" in drawn
+    assert "<!-- same: teacher -->" not in drawn
     same, colder = lines[0], lines[-1]
     assert same[4] == "+0.0000 [+0.0000, +0.0000]"
     assert float(colder[3]) - float(same[3]) == pytest.approx(float(colder[4].split()[0]), abs=2e-4)
