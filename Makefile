@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export ORT_DISABLE_TELEMETRY ?= 1
 
-.PHONY: help serve test lint types unit e2e bench bench-plot bench-serving bench-zipf bench-low-lane bench-record bench-scale peers bench-peers publish-peers check-overload check-index check-drain check-swap train-smoke recipe lock clean
+.PHONY: help serve test lint types unit e2e bench bench-plot bench-serving bench-zipf bench-low-lane bench-record bench-scale peers bench-peers publish-peers check-overload check-index check-drain check-swap train-smoke recipe experiment lock clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -192,6 +192,13 @@ GET_TEACHER = $(if $(filter small arms/%,$(RECIPE)),$(wildcard ../shared/tools/g
 recipe: .venv-dev/.complete ## A whole recipe, going on where an earlier run stopped: make recipe RECIPE=small
 	@$(if $(GET_TEACHER),$(GET_TEACHER) var/models)
 	@.venv-dev/bin/hlm train run '$(RECIPE)'
+
+ARMS = teacher spaces align ladder refine
+
+experiment: ## Small and all its arms, all of docs/experiments.md on training; some ten hours on two cores
+	@$(MAKE) --no-print-directory recipe RECIPE=small
+	@for arm in $(ARMS); do .venv-dev/bin/hlm train sweep arms/$$arm || exit; done
+	@.venv-dev/bin/hlm train run arms/joint
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 

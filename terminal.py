@@ -107,7 +107,12 @@ def repeatedly(interval_s: float, say: Callable[[float], object]) -> Iterator[No
 class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = (task.finished_speed or task.speed) if task.fields["rate"] else None
-        return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
+        return Text(f"{_rate(speed)} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
+
+
+def _rate(per_second: float) -> str:
+    """Whole where that says enough: a step of a large model takes seconds."""
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"
 
 
 @contextlib.contextmanager
@@ -139,7 +144,7 @@ def _log_lines(label: str, total: int, unit: str, done: int, rate: bool) -> Iter
             if now - last_line >= LOG_INTERVAL_S:
                 last_line = now
                 speed = (finished - done) / (now - started)
-                fast = f", {speed:,.1f}/s" if rate else ""
+                fast = f", {_rate(speed)}/s" if rate else ""
                 left = f", {(total - finished) / speed:,.0f} s left" if speed else ""
                 how = f", {detail}" if detail else ""
                 console.print(f"{label}: {finished:,} of {total:,} {unit}{fast}{left}{how}", soft_wrap=True)

@@ -18,7 +18,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from artifacts.space import EmbeddingSpace
-from export.source import ExportError, Source
+from export.source import ExportError, Source, TooLargeError
 from service.session import OUTPUT_NAME
 
 OPSET = 17
@@ -62,7 +62,7 @@ def load_checkpoint(source: Source) -> tuple[SentenceTransformer, EmbeddingSpace
         raise ExportError(f"{source.model}: expected a transformer for text with a fast tokenizer")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters >= _MAX_PARAMETERS:
-        raise ExportError(
+        raise TooLargeError(
             f"{source.model}: has {parameters:,} parameters where a graph file holds {_MAX_PARAMETERS:,} in fp32 (2 GB)"
         )
     space = _embedding_space(source, model)

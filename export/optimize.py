@@ -19,8 +19,11 @@ SLOWER_ON_CPU = ("SkipLayerNormFusion", "BiasGeluFusion")
 """Fusions whose CPU kernels are slower than the nodes they replace: docs/experiments.md, "int8 variants"."""
 
 
-KEPT_IN_FP32 = ("LayerNormalization",)
-"""In a graph for TensorRT: sums of squares lose most in fp16. onnxruntime's fused kernels add in fp32 anyway."""
+SQUARES = ("LayerNormalization", "ReduceL2")
+"""Kept in fp32: in fp16 the square of 256 is infinite, and sums of squares lose most. onnxruntime's fused kernels add
+in fp32 anyway."""
+ROOT_MEAN_SQUARE = ("ReduceMean", "Add", "Sqrt")
+"""What follows a square in the norm of Qwen3 and its like, which no fusion takes as one; the Add is of an epsilon."""
 
 
 def finish_graph(
@@ -39,13 +42,12 @@ def finish_graph(
         if for_tensorrt:
             graph = OnnxModel(onnx.load(traced))
             if precision == "fp16":
-                blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_IN_FP32]
-                graph.convert_float_to_float16(keep_io_types=True, op_block_list=blocked)
+                halve(graph)
             onnx.save(graph.model, target)
             return
         if precision == "fp16":
             graph = fuse(traced, model_type)
-            graph.convert_float_to_float16(keep_io_types=True)
+            halve(graph)
             onnx.save(graph.model, target)
             return
         graph = fuse(traced, model_type, slower_on_cpu=False)
@@ -76,6 +78,40 @@ def fuse(traced: Path, model_type: str, *, slower_on_cpu: bool = True) -> OnnxMo
         options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = options.enable_bias_gelu = False
         options.enable_embed_layer_norm = False  # it would hide the embedding tables from quantisation
     return optimize_model(str(traced), family, optimization_options=options, opt_level=1)
+
+
+def halve(graph: OnnxModel) -> None:
+    """Make a graph fp16, but for its inputs, its output, and whatever holds squares of hidden states."""
+    blocked = [*DEFAULT_OP_BLOCK_LIST, *SQUARES]
+    graph.convert_float_to_float16(keep_io_types=True, op_block_list=blocked, node_block_list=_mean_squares(graph))
+    _join_fp32(graph)
+
+
+def _mean_squares(graph: OnnxModel) -> list[str]:
+    """Names of the nodes from each square to the root of its mean."""
+    consumers = graph.input_name_to_nodes()
+    names = []
+    for square in graph.get_nodes_by_op_type("Pow"):
+        chain = [square]
+        for kind in ROOT_MEAN_SQUARE:
+            chain += [node for node in consumers.get(chain[-1].output[0], []) if node.op_type == kind][:1]
+        names += [node.name for node in chain]
+    return names
+
+
+def _join_fp32(graph: OnnxModel) -> None:
+    """Take out the casts to fp16 and back between two nodes in fp32, each of which would lose what is kept there."""
+    makers = graph.output_name_to_node()
+
+    def is_cast(node: onnx.NodeProto | None, to: int) -> bool:
+        return node is not None and node.op_type == "Cast" and node.attribute[0].i == to
+
+    for back in graph.get_nodes_by_op_type("Cast"):
+        down = makers.get(back.input[0])
+        if is_cast(back, onnx.TensorProto.FLOAT) and is_cast(down, onnx.TensorProto.FLOAT16):
+            graph.replace_input_of_all_nodes(back.output[0], down.input[0])
+    graph.prune_graph()
+    graph.topological_sort()  # the conversion puts its casts at the end
 
 
 def finish_for_cpu(unfinished: Path, target: Path, *, left_out: Sequence[str] = SLOWER_ON_CPU) -> None:

@@ -7,7 +7,7 @@ from artifacts.manifest import Precision
 from artifacts.store import file_sha256, fingerprint
 from export.source import ExportError, Source
 
-EXPORT_VERSION = 3
+EXPORT_VERSION = 4
 """Raised whenever the same checkpoint and options would give another artifact."""
 
 DEFAULT_QUERIES = Path(__file__).parent / "data" / "parity_queries.txt.gz"

@@ -19,6 +19,10 @@ class ExportError(HlmError):
     """A checkpoint cannot be found, exported or trusted. The message is one sentence that says why."""
 
 
+class TooLargeError(ExportError):
+    """A checkpoint does not fit into one graph file."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A checkpoint on disk."""

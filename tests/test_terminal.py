@@ -26,8 +26,8 @@ def test_a_log_gets_a_line_an_interval_and_one_at_the_end(screen: io.StringIO, m
             now += 2.0
             advance(100)
     assert screen.getvalue().splitlines() == [
-        "Embedding ads: 500 of 1,000 ads, 50.0/s, 10 s left",
-        "Embedding ads: 800 of 1,000 ads, 50.0/s, 4 s left",
+        "Embedding ads: 500 of 1,000 ads, 50/s, 10 s left",
+        "Embedding ads: 800 of 1,000 ads, 50/s, 4 s left",
         "Embedding ads: 1,000 of 1,000 ads in 16.0 s",
     ]
 
@@ -52,6 +52,18 @@ def test_a_word_on_how_it_goes_is_shown(screen: io.StringIO, monkeypatch: pytest
         now = 10.0
         advance(2, "loss 0.1234")
     assert screen.getvalue().splitlines()[0] == "Align: 2 of 4 steps, 0.2/s, 10 s left, loss 0.1234"
+
+
+def test_a_bar_shows_rates_below_one(monkeypatch: pytest.MonkeyPatch):
+    """A step of a large model takes seconds, and "0 steps/s" says nothing."""
+    now, output = 0.0, io.StringIO()
+    console = Console(file=output, width=120, force_terminal=True, force_interactive=True, get_time=lambda: now)
+    monkeypatch.setattr(terminal, "console", console)
+    with terminal.progress("Teacher", 10, "steps") as advance:
+        for _ in range(10):
+            now += 4.0
+            advance(1)
+    assert "0.25 steps/s" in output.getvalue()
 
 
 def test_a_log_is_told_again_and_again_how_long_something_takes(screen: io.StringIO, monkeypatch: pytest.MonkeyPatch):

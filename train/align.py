@@ -15,8 +15,9 @@ from torch import Tensor
 from artifacts.store import fingerprint
 from export.source import resolve
 from terminal import console
-from train.data import plan_query_batches, read_unlabelled, weigh
+from train.data import plan_query_batches, read_inventory, read_unlabelled, weigh
 from train.descent import descend
+from train.embed_ads import current_ads
 from train.embeddings import embed_with_teacher, open_embeddings, read_embeddings
 from train.encoders import (
     Embeddings,
@@ -38,8 +39,9 @@ CALIBRATION_QUERIES = 512
 """What layers and inner units are judged by."""
 HEAD_QUERIES = 100_000
 """What the dense head is fitted to at most; a thousandfold its inputs is plenty."""
-DIVERGENCE_ADS = 512
-"""Ads over which `kl` compares distributions, drawn anew each step."""
+DIVERGENCE_ADS = 8
+"""Nearest ads of each query of a batch, by the teacher, over all of which `kl` compares distributions: what lies far
+from every query would teach nothing."""
 DIVERGENCE_TEMPERATURE = 0.05
 
 
@@ -74,10 +76,11 @@ def align_student(run: Run, student: Student) -> None:
             "seed": recipe.seed,
             "teacher": teacher.fingerprint,
             "start": start_key,
-            "student": student.model_dump_json(exclude={"name", "refine"}),
+            "student": student.model_dump_json(exclude={"name", "refine", "pooling"}),
             "side": recipe.query,
             "queries": fingerprint({"texts": queries.texts, "weights": queries.weights}),
         }
+        | _beside(run, student)
     )
     with phase(run, run.aligned(student.name), CheckpointManifest, key) as work:
         if work is None:
@@ -85,7 +88,7 @@ def align_student(run: Run, student: Student) -> None:
         # A student of the right size, whose head already points at the teacher.
         torch.manual_seed(recipe.seed)
         targets = open_embeddings(run.queries)
-        encoder = load_encoder(start)
+        encoder = load_encoder(start, student.pooling)
         _prune(encoder, student, [queries.texts[row] for row in queries.learnt[:CALIBRATION_QUERIES]], run)
         _begin_head(encoder, student, queries, targets, run)
         batches = plan_query_batches(
@@ -98,7 +101,7 @@ def align_student(run: Run, student: Student) -> None:
             rows = batches[step]
             wanted = torch.from_numpy(targets[rows].astype(np.float32)).to(encoder.device)
             found = embed(encoder, [queries.texts[row] for row in rows], recipe.query)
-            loss = distance(found, torch.nn.functional.normalize(wanted, dim=-1), step)
+            loss = distance(found, torch.nn.functional.normalize(wanted, dim=-1))
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.item()
 
@@ -159,6 +162,14 @@ def _start(run: Run, student: Student) -> tuple[str, str]:
     return student.start, fingerprint({"files": resolve(student.start).files})
 
 
+def _beside(run: Run, student: Student) -> dict[str, str]:
+    """What else decides the result: `kl` alone looks at the ads, and few students need to be told their pooling."""
+    beside: dict[str, str] = {"pooling": student.pooling} if student.pooling else {}
+    if student.objective == "kl":
+        beside["ads"] = current_ads(run, read_inventory(run.recipe.data)).fingerprint
+    return beside
+
+
 def _prune(encoder: SentenceTransformer, student: Student, calibration: list[str], run: Run) -> None:
     """Cut the student to its size by what its start does to some queries."""
     if student.layers is None and student.ffn_width is None:
@@ -193,16 +204,14 @@ def _begin_head(
     put_head(encoder, fit_head(inputs, targets[rows].astype(np.float32)))
 
 
-def _distance(run: Run, student: Student, device: torch.device) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """What is made small: of the student's and the teacher's embeddings (n, dim), and the step."""
+def _distance(run: Run, student: Student, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    """What is made small, of the student's and the teacher's embeddings, (n, dim)."""
     if student.objective == "kl":
-        ads = read_embeddings(run.ads)
+        ads = torch.from_numpy(read_embeddings(run.ads)).to(device)
 
-        def divergence(found: Tensor, wanted: Tensor, step: int) -> Tensor:
-            chance = np.random.default_rng((run.recipe.seed, step))
-            drawn = chance.choice(len(ads), min(DIVERGENCE_ADS, len(ads)), replace=False)
-            return score_divergence(found, wanted, torch.from_numpy(ads[drawn]).to(device), DIVERGENCE_TEMPERATURE)
+        def divergence(found: Tensor, wanted: Tensor) -> Tensor:
+            nearest = torch.topk(wanted @ ads.T, min(DIVERGENCE_ADS, len(ads)), dim=1).indices
+            return score_divergence(found, wanted, ads[torch.unique(nearest)], DIVERGENCE_TEMPERATURE)
 
         return divergence
-    plain = {"l2": squared_distance, "cosine": cosine_distance, "kernel": kernel_distance}[student.objective]
-    return lambda found, wanted, _: plain(found, wanted)
+    return {"l2": squared_distance, "cosine": cosine_distance, "kernel": kernel_distance}[student.objective]

@@ -4,8 +4,9 @@ hlm train check RECIPE
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.table import Table
@@ -40,18 +41,18 @@ def check_data(run: Run) -> list[Finding]:
     recipe = run.recipe
     inventory = read_inventory(recipe.data)
     findings = [*_ads(recipe.data, inventory)]
-    train, dev = (_queries(recipe.data, split) for split in ("train", "dev"))
+    train, dev = _queries(recipe.data.train, "train"), _queries(recipe.data.dev, "dev")
     for split, texts in (("train", train), ("dev", dev)):
-        findings.append(_duplicates(f"{split} queries that are like another", list(map(word_key, texts.values()))))
-        findings += _judgments(recipe.data, split, texts, inventory)
+        findings.append(_duplicates(f"{split} queries that are like another", list(map(word_key, texts))))
+    findings += _judgments(recipe.data.train, "train", inventory)
+    findings += _judgments(recipe.data.dev, "dev", inventory)
     lines = [text for text, _ in unlabelled_lines(recipe.data.queries)]
     findings.append(_finding("unlabelled queries without text", [text for text in lines if not text], len(lines)))
     findings.append(_duplicates("unlabelled queries that are like another", list(map(word_key, filter(None, lines)))))
     unlabelled = {word_key(text): text for text in lines if text}
-    known = {word_key(text): text for text in train.values()}
-    findings.append(_leak("dev queries among the train split's", dev, known))
-    findings.append(_leak("dev queries among the unlabelled", dev, unlabelled))
-    findings += _lengths(recipe, inventory, [*train.values(), *dev.values(), *unlabelled.values()])
+    findings.append(_leak("dev queries among the train split's", dev, {word_key(text) for text in train}))
+    findings.append(_leak("dev queries among the unlabelled", dev, unlabelled.keys()))
+    findings += _lengths(recipe, inventory, [*train, *dev, *unlabelled.values()])
     return findings
 
 
@@ -75,13 +76,9 @@ def show_findings(findings: Sequence[Finding]) -> None:
             )
 
 
-def _queries(data: Data, split: str) -> dict[str, str]:
-    directories = data.train if split == "train" else data.dev
-    return {
-        query_id: text
-        for directory in directories
-        for query_id, text in read_queries(directory / f"queries.{split}.tsv").items()
-    }
+def _queries(directories: Sequence[Path], split: str) -> list[str]:
+    """Texts of all sets; not by id, which sets may have in common."""
+    return [text for path in directories for text in read_queries(path / f"queries.{split}.tsv").values()]
 
 
 def _ads(data: Data, inventory: Inventory) -> Iterator[Finding]:
@@ -95,20 +92,20 @@ def _ads(data: Data, inventory: Inventory) -> Iterator[Finding]:
         yield _finding("expansions of an unknown ad", unknown, len(expanded))
 
 
-def _judgments(data: Data, split: str, texts: Mapping[str, str], inventory: Inventory) -> Iterator[Finding]:
-    directories = data.train if split == "train" else data.dev
-    qrels = {
-        query_id: grades
-        for directory in directories
-        for query_id, grades in read_qrels(directory / f"qrels.{split}.tsv").items()
-    }
-    pairs = [(query_id, ad_id) for query_id, grades in qrels.items() for ad_id in grades]
-    lost = [f"{query_id} {ad_id}" for query_id, ad_id in pairs if query_id not in texts or ad_id not in inventory.rows]
-    yield _finding(f"{split} judgments of an unknown query or ad", lost, len(pairs))
-    aimless = [
-        text for query_id, text in texts.items() if max(qrels.get(query_id, {}).values(), default=0) < RELEVANT_GRADE
-    ]
-    yield _finding(f"{split} queries without an ad of grade {RELEVANT_GRADE}", aimless, len(texts))
+def _judgments(directories: Sequence[Path], split: str, inventory: Inventory) -> Iterator[Finding]:
+    lost: list[str] = []
+    aimless: list[str] = []
+    pairs = queries = 0
+    for directory in directories:
+        texts = read_queries(directory / f"queries.{split}.tsv")
+        qrels = read_qrels(directory / f"qrels.{split}.tsv")
+        judged = [(query_id, ad_id) for query_id, grades in qrels.items() for ad_id in grades]
+        lost += [f"{query} {ad}" for query, ad in judged if query not in texts or ad not in inventory.rows]
+        best = {query_id: max(grades.values()) for query_id, grades in qrels.items()}
+        aimless += [text for query_id, text in texts.items() if best.get(query_id, 0) < RELEVANT_GRADE]
+        pairs, queries = pairs + len(judged), queries + len(texts)
+    yield _finding(f"{split} judgments of an unknown query or ad", lost, pairs)
+    yield _finding(f"{split} queries without an ad of grade {RELEVANT_GRADE}", aimless, queries)
 
 
 def _duplicates(what: str, texts: Sequence[str]) -> Finding:
@@ -116,13 +113,15 @@ def _duplicates(what: str, texts: Sequence[str]) -> Finding:
     return _finding(what, twice, len(texts))
 
 
-def _leak(what: str, dev: Mapping[str, str], known: Mapping[str, str]) -> Finding:
-    leaked = [text for text in dev.values() if word_key(text) in known]
+def _leak(what: str, dev: Sequence[str], known: Set[str]) -> Finding:
+    leaked = [text for text in dev if word_key(text) in known]
     return Finding(what, len(leaked), len(dev), leaked[0] if leaked else "", is_leak=True)
 
 
 def _lengths(recipe: Recipe, inventory: Inventory, queries: Sequence[str]) -> Iterator[Finding]:
     path = resolve(recipe.teacher.model).directory / "tokenizer.json"
+    if not path.is_file():
+        raise TrainError(f"{path}: not there; expected the teacher's fast tokenizer, to count tokens with")
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()

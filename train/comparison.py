@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plots import plot
-from train.evaluate import Report, StageQuality
 from train.measures import Estimate, difference
+from train.report import Report, StageQuality, as_markdown
 
 PLOT_NAME = "differences.svg"
 _PANEL_IN, _LABELS_IN, _LINE_IN = 2.6, 2.4, 0.24
@@ -47,7 +47,7 @@ def as_table(rows: Sequence[Row]) -> str:
         for name, apart in row.apart.items():
             cells += [f"{stage.measures[name]:.4f}", f"{apart.value:+.4f} [{apart.low:+.4f}, {apart.high:+.4f}]"]
         lines.append([*cells, f"{stage.overlap:.3f}", f"{stage.cosine_mean:.4f}"])
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return as_markdown(lines)
 
 
 def plot_differences(rows: Sequence[Row], path: Path) -> None:

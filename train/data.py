@@ -1,6 +1,7 @@
 """Ads, labelled queries and unlabelled ones, from files to rows and texts."""
 
 import gzip
+import math
 import random
 import unicodedata
 from collections import Counter
@@ -19,7 +20,7 @@ from train.recipe import Data
 
 FEED_NAME = "ads.jsonl.gz"
 RELEVANT_GRADE = 2
-"""What the query asks for; 1 is partly right, and 0 wrong by judgment."""
+"""What the query asks for, as anything above it; 1 is partly right, and 0 wrong by judgment."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class LabelledQueries:
     grades: list[dict[int, int]]
     """By ad row, for each query."""
 
-    def rows_of_grade(self, query: int, least: int, most: int = RELEVANT_GRADE) -> list[int]:
+    def rows_of_grade(self, query: int, least: int, most: float = math.inf) -> list[int]:
         """Rows of a query's ads with a grade between the two, in the order of the file."""
         return [row for row, grade in self.grades[query].items() if least <= grade <= most]
 
@@ -121,6 +122,30 @@ def read_split(directories: Sequence[Path], split: str, inventory: Inventory) ->
     return labelled
 
 
+def read_lessons(data: Data, inventory: Inventory) -> LabelledQueries:
+    """Read what teaches: the train splits, in which queries that an encoder reads alike are one.
+
+    It has the judgments of all, the better where they differ. Apart, each would be pushed away from the other and from
+    the ads that only the other is known to ask for.
+
+    Raises:
+        HlmError: as `read_split`.
+    """
+    labelled = read_split(data.train, "train", inventory)
+    merged: dict[str, int] = {}
+    lessons = LabelledQueries([], [], [])
+    for query_id, text, grades in zip(labelled.query_ids, labelled.texts, labelled.grades, strict=True):
+        position = merged.setdefault(as_read(text), len(lessons.texts))
+        if position == len(lessons.texts):
+            lessons.query_ids.append(query_id)
+            lessons.texts.append(text)
+            lessons.grades.append(dict(grades))
+            continue
+        for row, grade in grades.items():
+            lessons.grades[position][row] = max(grade, lessons.grades[position].get(row, 0))
+    return lessons
+
+
 def dev_queries(data: Data) -> list[Path]:
     """Files of the queries that measure."""
     return [directory / "queries.dev.tsv" for directory in data.dev]
@@ -140,9 +165,14 @@ def label(texts: Mapping[str, str], qrels: Qrels, inventory: Inventory) -> Label
     return labelled
 
 
+def as_read(text: str) -> str:
+    """What an encoder makes of a text before it cuts it into tokens: no case, compatibility forms or double spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 def word_key(text: str) -> str:
-    """What makes two queries one: the same words in any order and case."""
-    return " ".join(sorted(text.casefold().split()))
+    """What makes two queries one to a check: the same words in any order, as an encoder reads them."""
+    return " ".join(sorted(as_read(text).split()))
 
 
 def relevant_pairs(labelled: LabelledQueries) -> list[Pair]:
@@ -214,7 +244,7 @@ def read_unlabelled(path: Path) -> list[tuple[str, str]]:
     """
     found: dict[str, tuple[str, str]] = {}
     for text, source in unlabelled_lines(path):
-        found.setdefault(" ".join(unicodedata.normalize("NFKC", text).casefold().split()), (text, source))
+        found.setdefault(as_read(text), (text, source))
     found.pop("", None)
     return list(found.values())
 

@@ -1,6 +1,7 @@
 """The steps of an optimiser, with a log, and a state from which a killed run goes on bit for bit."""
 
 import csv
+import io
 import math
 import os
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from artifacts.store import write_atomic
 from terminal import progress
 from train.errors import TrainError
 from train.recipe import Optimisation
@@ -146,9 +148,10 @@ class _StepLog:
         self._rows.append([str(step), f"{loss:.6g}", f"{rate:.6g}", f"{norm:.6g}", f"{seconds:.3f}"])
 
     def flush(self) -> None:
-        """Write all lines."""
-        with self._path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *self._rows])
+        """Write all lines, so that a kill leaves the old ones or the new."""
+        lines = io.StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([_COLUMNS, *self._rows])
+        write_atomic(self._path, lines.getvalue().encode())
 
     def _kept(self, first: int) -> list[list[str]]:
         with suppress(OSError), self._path.open(newline="", encoding="utf-8") as file:

@@ -6,9 +6,10 @@ hlm train embed-ads RECIPE
 import gzip
 
 from export.onnx_graph import SPACE_NAME
-from train.data import FEED_NAME, read_inventory
-from train.embeddings import embed_with_teacher
-from train.runs import CheckpointManifest, Run, load_finished
+from train.data import FEED_NAME, Inventory, read_inventory
+from train.embeddings import embed_with_teacher, embeddings_key
+from train.errors import TrainError
+from train.runs import CheckpointManifest, EmbeddingsManifest, Run, load_finished
 
 
 def embed_ads(run: Run) -> None:
@@ -21,9 +22,29 @@ def embed_ads(run: Run) -> None:
         HlmError: there is no teacher yet, or the ads cannot be read.
     """
     inventory = read_inventory(run.recipe.data)
-    space = load_finished(run.teacher, CheckpointManifest, "teacher").space
-    beside = {
+    teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
+    embed_with_teacher(run, run.ads, inventory.texts, run.recipe.ad, _beside(inventory, teacher))
+
+
+def current_ads(run: Run, inventory: Inventory) -> EmbeddingsManifest:
+    """Manifest of the ads' embeddings, if they are the present teacher's of exactly these ads.
+
+    Raises:
+        TrainError: they are not, or not there yet.
+    """
+    teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
+    found = load_finished(run.ads, EmbeddingsManifest, "embed-ads")
+    key = embeddings_key(teacher, inventory.texts, run.recipe.ad, _beside(inventory, teacher))
+    if found.fingerprint != key:
+        raise TrainError(
+            f"{run.ads}: is of another teacher or other ads than the recipe has now; run `hlm train embed-ads` again"
+        )
+    return found
+
+
+def _beside(inventory: Inventory, teacher: CheckpointManifest) -> dict[str, bytes]:
+    """What lies beside the embeddings: their feed and their space."""
+    return {
         FEED_NAME: gzip.compress(b"".join(inventory.lines), mtime=0),
-        SPACE_NAME: space.model_dump_json(indent=2).encode() + b"\n",
+        SPACE_NAME: teacher.space.model_dump_json(indent=2).encode() + b"\n",
     }
-    embed_with_teacher(run, run.ads, inventory.texts, run.recipe.ad, beside)

@@ -49,8 +49,7 @@ def embed_with(
         TrainError: there is no such checkpoint yet.
     """
     made = load_finished(checkpoint, CheckpointManifest, "teacher")
-    files = {name: hashlib.sha256(content).hexdigest() for name, content in (beside or {}).items()}
-    key = fingerprint({"format": FORMAT, "teacher": made.fingerprint, "side": side, "texts": texts, "beside": files})
+    key = embeddings_key(made, texts, side, beside)
     with phase(run, target, EmbeddingsManifest, key) as work:
         if work is None:
             return
@@ -68,6 +67,14 @@ def embed_with(
             )
             save_manifest(staging, manifest)
     console.print(f"{target}: {len(texts):,} embeddings", markup=False, soft_wrap=True)
+
+
+def embeddings_key(
+    made: CheckpointManifest, texts: Sequence[str], side: Side, beside: Mapping[str, bytes] | None = None
+) -> str:
+    """Fingerprint of what `embed_with` makes with the checkpoint of this manifest."""
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in (beside or {}).items()}
+    return fingerprint({"format": FORMAT, "teacher": made.fingerprint, "side": side, "texts": texts, "beside": files})
 
 
 def open_embeddings(directory: Path) -> NDArray[np.float16]:

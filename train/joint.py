@@ -17,7 +17,7 @@ from artifacts.store import fingerprint
 from export.onnx_graph import pooling_name
 from export.source import resolve
 from train.contrast import contrast, pair_batch
-from train.data import plan_pair_batches, read_inventory, read_split, relevant_pairs
+from train.data import plan_pair_batches, read_inventory, read_lessons, relevant_pairs
 from train.descent import backward, descend
 from train.embeddings import embed_with
 from train.encoders import cut_to, dense_head, embed, load_encoder, put_head
@@ -61,7 +61,7 @@ def _train(run: Run, settings: Joint, key: str, work: Path) -> None:
     recipe = run.recipe
     torch.manual_seed(recipe.seed)
     inventory = read_inventory(recipe.data)
-    labelled = read_split(recipe.data.train, "train", inventory)
+    labelled = read_lessons(recipe.data, inventory)
     negatives = judged_negatives(labelled, len(inventory.texts), count=settings.loss.hard_negatives, seed=recipe.seed)
     optimisation = settings.optimisation
     batches = plan_pair_batches(relevant_pairs(labelled), optimisation.batch_size, optimisation.epochs, recipe.seed)

@@ -16,7 +16,7 @@ from service.encoder import MODEL_NAME, Encoder
 from terminal import progress
 from train.data import read_inventory, read_split
 from train.errors import TrainError
-from train.evaluate import REPORT_NAME, Report
+from train.report import REPORT_NAME, Report, as_markdown
 from train.runs import Run
 
 COSTS_NAME = "latency.json"
@@ -39,7 +39,7 @@ class EncoderCost(BaseModel):
     us: dict[int, float]
     """A query, tokenised, in microseconds, by batch size; the median over the turns."""
     speed_up: dict[int, float]
-    """How many times longer the teacher takes in the same precision, by batch size."""
+    """How many times longer the teacher takes in the same precision, by batch size; empty without such an export."""
     recall_kept: float | None = None
     """Share of the teacher's recall on the first labelled set of the last evaluation."""
 
@@ -54,22 +54,23 @@ def measure_costs(run: Run) -> list[EncoderCost]:
         HlmError: the recipe exports nothing, or has not been run as far as that.
     """
     exports = [one for one in run.exports if (run.exported(*one) / MANIFEST_NAME).is_file()]
-    if ("teacher", "fp32") not in exports:
-        raise TrainError(f"{run.directory}: no exported teacher to compare with; `hlm train run` exports all encoders")
+    if not exports:
+        raise TrainError(f"{run.directory}: nothing is exported yet; `hlm train run` exports all encoders")
     encoders = [Encoder.load(run.exported(*one))[0] for one in exports]
     texts = read_split(run.recipe.data.dev[:1], "dev", read_inventory(run.recipe.data)).texts[:QUERIES]
     times = _take_turns(encoders, texts)
     kept = _recall_kept(run)
     costs = []
+    teachers = {precision: us for (name, precision), us in zip(exports, times, strict=True) if name == "teacher"}
     for (name, precision), us in zip(exports, times, strict=True):
-        teacher = times[exports.index(("teacher", precision))]
+        teacher = teachers.get(precision, {})
         costs.append(
             EncoderCost(
                 name=name,
                 precision=precision,
                 megabytes=(run.exported(name, precision) / MODEL_NAME).stat().st_size / 1e6,
                 us=us,
-                speed_up={size: teacher[size] / us[size] for size in us},
+                speed_up={size: longer / us[size] for size, longer in teacher.items()},
                 recall_kept=kept.get(f"{name}, {precision}"),
             )
         )
@@ -85,11 +86,12 @@ def markdown(costs: Sequence[EncoderCost]) -> str:
     head = ["encoder", "MB", *(f"us, batch {size}" for size in BATCH_SIZES), "queries/s", "recall kept"]
     lines = [head, ["---"] * len(head)]
     for cost in costs:
-        times = [f"{cost.us[size]:,.0f} ({cost.speed_up[size]:.1f}×)" for size in BATCH_SIZES]
+        ratios = {size: f" ({ratio:.1f}×)" for size, ratio in cost.speed_up.items()}
+        times = [f"{cost.us[size]:,.0f}{ratios.get(size, '')}" for size in BATCH_SIZES]
         rate = f"{1e6 / min(cost.us.values()):,.0f}"
         kept = "" if cost.recall_kept is None else f"{cost.recall_kept:.3f}"
         lines.append([f"{cost.name}, {cost.precision}", f"{cost.megabytes:.1f}", *times, rate, kept])
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return as_markdown(lines)
 
 
 def _take_turns(encoders: Sequence[Encoder], texts: Sequence[str]) -> list[dict[int, float]]:

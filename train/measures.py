@@ -57,6 +57,12 @@ def measure_rankings(rows: NDArray[np.int64], grades: Sequence[Mapping[int, int]
     return values
 
 
+def judged_share(rows: NDArray[np.int64], grades: Sequence[Mapping[int, int]]) -> float:
+    """Mean share of the first ten of `rows` (n, k) that were judged for their query."""
+    best = rows[:, :10]
+    return sum(row in judged for found, judged in zip(best.tolist(), grades, strict=True) for row in found) / best.size
+
+
 def mean(values: Mapping[int, float]) -> float:
     """Over the queries; NaN without one."""
     return float(np.mean(list(values.values()))) if values else float("nan")
@@ -73,7 +79,7 @@ def retention(student: Mapping[int, float], teacher: Mapping[int, float]) -> Est
     queries = sorted(teacher)
     pairs = np.array([(student[query], teacher[query]) for query in queries]).reshape(len(queries), 2)
     chance = np.random.default_rng(_SEED)
-    counts = chance.multinomial(len(queries), np.full(len(queries), 1 / max(1, len(queries))), size=RESAMPLES)
+    counts = chance.multinomial(len(queries), np.full(len(queries), 1 / len(queries)), size=RESAMPLES)
     with np.errstate(invalid="ignore", divide="ignore"):
         sums = counts @ pairs
         ratios = sums[:, 0] / sums[:, 1]
@@ -83,13 +89,17 @@ def retention(student: Mapping[int, float], teacher: Mapping[int, float]) -> Est
 
 
 def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Estimate:
-    """Mean of one ranking less that of another, with a bootstrap interval over the queries that both have."""
+    """Mean of one ranking less that of another, with a bootstrap interval over the queries that both have.
+
+    All three are NaN where there is no such query.
+    """
     pairs = np.array([one[query] - other[query] for query in sorted(one.keys() & other.keys())])
+    if not len(pairs):
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
     chance = np.random.default_rng(_SEED)
-    counts = chance.multinomial(len(pairs), np.full(len(pairs), 1 / max(1, len(pairs))), size=RESAMPLES)
-    means = counts @ pairs / max(1, len(pairs))
+    means = chance.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=RESAMPLES) @ pairs / len(pairs)
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value=float(pairs.mean()) if len(pairs) else float("nan"), low=float(low), high=float(high))
+    return Estimate(value=float(pairs.mean()), low=float(low), high=float(high))
 
 
 def overlap(expected: NDArray[np.int64], found: NDArray[np.int64]) -> float:

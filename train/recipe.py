@@ -20,6 +20,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 """Recipes that are part of this program; a command takes them by name."""
 
 LayerRule = Literal["norm_ratio", "keep_ends", "block_influence"]
+Pooling = Literal["mean", "cls", "lasttoken"]
 Objective = Literal["l2", "cosine", "kl", "kernel"]
 
 
@@ -32,9 +33,9 @@ class Part(BaseModel):
 class Data(Part):
     """Files to learn from and to measure on; docs/training.md has their formats."""
 
-    train: list[Path]
+    train: Annotated[list[Path], Field(min_length=1)]
     """Labelled sets whose train split teaches."""
-    dev: list[Path]
+    dev: Annotated[list[Path], Field(min_length=1)]
     """Labelled sets whose dev split measures; their ads belong to the inventory too."""
     more_ads: list[Path] = []
     """Feeds of further inventory, without labels."""
@@ -100,7 +101,7 @@ class Teacher(Part):
 
     model: str
     """Hub id, local directory, or `demo`."""
-    pooling: Literal["mean", "cls", "lasttoken"] | None = None
+    pooling: Pooling | None = None
     """For a checkpoint that does not bring its own."""
     lora_rank: Annotated[int, Field(ge=1)] | None = None
     """Rank of the low-rank updates that are trained instead of the weights."""
@@ -137,6 +138,8 @@ class Student(Part):
     layer_rule: LayerRule = "keep_ends"
     ffn_width: Annotated[int, Field(ge=1)] | None = None
     """Inner units of each feed-forward block to keep."""
+    pooling: Pooling | None = None
+    """For a start that does not bring its own."""
     head: Literal["ridge", "random", "kept"] = "ridge"
     """How the dense head begins: fitted to the teacher by ridge regression, at random, or as the start has it."""
     objective: Objective = "l2"

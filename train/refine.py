@@ -3,6 +3,7 @@
 hlm train refine RECIPE [--student NAME]
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from sentence_transformers import SentenceTransformer
 from artifacts.store import fingerprint
 from train.align import held_out_cosines, read_queries
 from train.contrast import contrast, pair_batch
-from train.data import LabelledQueries, plan_pair_batches, read_inventory, read_split, relevant_pairs
+from train.data import LabelledQueries, Pair, plan_pair_batches, read_inventory, read_lessons, relevant_pairs
 from train.descent import descend
+from train.embed_ads import current_ads
 from train.embeddings import embed_with_teacher, open_embeddings, read_embeddings
 from train.encoders import Embeddings, embed, embed_all, load_encoder
 from train.errors import TrainError
@@ -44,28 +46,22 @@ def refine_student(run: Run, student: Student) -> None:
     if settings is None:
         raise TrainError(f"{student.name}: has no part `refine` in its recipe")
     aligned = load_finished(run.aligned(student.name), CheckpointManifest, f"align --student {student.name}")
-    embedded = load_finished(run.ads, EmbeddingsManifest, "embed-ads")
-    key = fingerprint(
-        {
-            "format": FORMAT,
-            "phase": "refine",
-            "seed": recipe.seed,
-            "aligned": aligned.fingerprint,
-            "ads": embedded.fingerprint,
-            "settings": settings,
-            "data": labelled_hashes(recipe.data),
-        }
-    )
+    inventory = read_inventory(recipe.data)
+    embedded = current_ads(run, inventory)
+    if aligned.space != embedded.space:
+        raise TrainError(f"{run.aligned(student.name)}: is of an earlier teacher; run `hlm train align` again")
+    key = refinement_key(run, settings, aligned, embedded)
     with phase(run, run.refined(student.name), CheckpointManifest, key) as work:
         if work is None:
             return
         # The student, and everything else as embeddings: no ad is encoded here.
         torch.manual_seed(recipe.seed)
-        inventory = read_inventory(recipe.data)
-        labelled = read_split(recipe.data.train, "train", inventory)
+        labelled = read_lessons(recipe.data, inventory)
         embed_with_teacher(run, run.train_queries, labelled.texts, recipe.query)
         queries, ads = read_embeddings(run.train_queries), read_embeddings(run.ads)
         lesson = _Lesson(settings, labelled, inventory.texts, queries, ads)
+        optimisation = settings.optimisation
+        batches = plan_pair_batches(relevant_pairs(labelled), optimisation.batch_size, optimisation.epochs, recipe.seed)
         encoder = load_encoder(str(run.aligned(student.name)))
 
         # Rounds: the first with the teacher's negatives, the others with what the student itself confuses.
@@ -76,11 +72,31 @@ def refine_student(run: Run, student: Student) -> None:
             directory.mkdir(exist_ok=True)
             label = f"Refine {student.name}, round {number + 1}"
             negatives = lesson.negatives(queries, recipe.seed + number)
-            _round(encoder, lesson, negatives, recipe.query, recipe.seed + number, directory, label)
+            _round(encoder, lesson, share(batches, number, settings.rounds), negatives, recipe.query, directory, label)
         measures = held_out_cosines(encoder, read_queries(run), open_embeddings(run.queries), run)
         publish_checkpoint(
             encoder, run.refined(student.name), key, work, space_of=lambda _: aligned.space, measures=measures
         )
+
+
+def refinement_key(run: Run, settings: Refinement, aligned: CheckpointManifest, embedded: EmbeddingsManifest) -> str:
+    """Fingerprint of what `refine_student` makes of an aligned student and the ads' embeddings."""
+    return fingerprint(
+        {
+            "format": FORMAT,
+            "phase": "refine",
+            "seed": run.recipe.seed,
+            "aligned": aligned.fingerprint,
+            "ads": embedded.fingerprint,
+            "settings": settings,
+            "data": labelled_hashes(run.recipe.data),
+        }
+    )
+
+
+def share(batches: Sequence[list[Pair]], number: int, rounds: int) -> Sequence[list[Pair]]:
+    """The batches of one round, counted from 0, of a plan that all rounds go through once together."""
+    return batches[number * len(batches) // rounds : (number + 1) * len(batches) // rounds]
 
 
 @dataclass(frozen=True)
@@ -106,16 +122,14 @@ class _Lesson:
 def _round(
     encoder: SentenceTransformer,
     lesson: _Lesson,
+    batches: Sequence[list[Pair]],
     negatives: NDArray[np.int64],
     side: Side,
-    seed: int,
     work: Path,
     label: str,
 ) -> None:
     """Train with one set of negatives."""
-    settings, optimisation = lesson.settings, lesson.settings.optimisation
-    epochs = optimisation.epochs / settings.rounds
-    batches = plan_pair_batches(relevant_pairs(lesson.labelled), optimisation.batch_size, epochs, seed)
+    settings = lesson.settings
 
     def step_loss(step: int) -> float:
         batch = pair_batch(batches[step], lesson.labelled, lesson.ad_texts, negatives)
@@ -128,4 +142,4 @@ def _round(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 
-    descend(encoder, step_loss, len(batches), optimisation, work, label)
+    descend(encoder, step_loss, len(batches), settings.optimisation, work, label)

@@ -8,7 +8,7 @@ from artifacts.store import is_current, load_manifest, publish
 from export.onnx_graph import SPACE_NAME
 from export.options import DEFAULT_CORPUS, DEFAULT_QUERIES, MIN_OVERLAP, ExportOptions, export_fingerprint
 from export.publish import export_encoder
-from export.source import resolve
+from export.source import TooLargeError, resolve
 from index.build import BuildInputs, BuildOptions, EncoderInput, build_index
 from index.report import show_build
 from index.vectors import read_space
@@ -24,7 +24,9 @@ from train.runs import CheckpointManifest, Run, load_finished
 def make_release(run: Run) -> None:
     """Export the teacher and all students, the one that the recipe serves under its bound, and index the ads.
 
-    The index is made from the teacher's embeddings, and its recall is measured with the served student's queries.
+    An encoder that is too large for one graph file is left out, as a teacher of billions of parameters is, unless it is
+    to be served. The index is made from the teacher's embeddings; the served student embeds the beginnings of titles
+    that its recall is measured with.
 
     Raises:
         HlmError: the recipe serves none, a phase is missing, or an artifact misses its bound.
@@ -33,7 +35,12 @@ def make_release(run: Run) -> None:
     if serving is None:
         raise TrainError("the recipe has no part `serving`, which says what is to be exported")
     for name, precision in run.exports:
-        _export(run, name, precision)
+        try:
+            _export(run, name, precision)
+        except TooLargeError as error:
+            if (name, precision) == (serving.student, serving.precision):
+                raise
+            console.print(f"left out: {error}", markup=False, soft_wrap=True)
     _release(run, run.exported(serving.student, serving.precision), serving)
     opened = EncoderInput(load_manifest(run.encoder, EncoderManifest), lambda: Encoder.load(run.encoder)[0])
     space = read_space(run.ads / SPACE_NAME)
@@ -43,11 +50,21 @@ def make_release(run: Run) -> None:
     console.print(command, markup=False, soft_wrap=True)
 
 
+def is_export(run: Run, name: str, precision: Precision) -> bool:
+    """Whether the exported encoder is of the present last checkpoint of the teacher or a student."""
+    key = export_fingerprint(resolve(str(run.final(name))), _options(run, precision))
+    return is_current(run.exported(name, precision), EncoderManifest, key)
+
+
 def _export(run: Run, name: str, precision: Precision) -> None:
     """Export the teacher or a student, however far the export is from it, unless that is done already."""
     load_finished(run.final(name), CheckpointManifest, "run")
-    source, target = resolve(str(run.final(name))), run.exported(name, precision)
-    options = ExportOptions(
+    if not is_export(run, name, precision):
+        export_encoder(resolve(str(run.final(name))), _options(run, precision), run.exported(name, precision))
+
+
+def _options(run: Run, precision: Precision) -> ExportOptions:
+    return ExportOptions(
         precision=precision,
         max_query_tokens=run.recipe.query.max_tokens,
         max_ad_tokens=run.recipe.ad.max_tokens,
@@ -55,8 +72,6 @@ def _export(run: Run, name: str, precision: Precision) -> None:
         queries=DEFAULT_QUERIES,
         corpus=DEFAULT_CORPUS,
     )
-    if not is_current(target, EncoderManifest, export_fingerprint(source, options)):
-        export_encoder(source, options, target)
 
 
 def _release(run: Run, exported: Path, serving: Serving) -> None:

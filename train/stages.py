@@ -2,6 +2,8 @@
 
 Each differs from another in one thing, so that losses come apart: the teacher and each student search exactly in
 PyTorch; an exported encoder searches exactly, then through the index, then through it with filters.
+
+A result that does not rest on the present ones before it is left out, with a line that says so.
 """
 
 import hashlib
@@ -14,25 +16,31 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from artifacts.manifest import MANIFEST_NAME, EncoderManifest
-from artifacts.space import EmbeddingSpace
-from artifacts.store import load_manifest
+from artifacts.manifest import MANIFEST_NAME
+from artifacts.store import is_current, load_manifest
+from index.ad_index import SearchHits
 from index.embed import embed_queries
 from index.exact import exact_top_k
 from index.filters import NO_FILTERS, Filters, Wanted
-from index.load import load_index
+from index.load import FrozenIndex, load_index
 from service.encoder import MODEL_NAME, Encoder
 from terminal import console
 from train.data import Inventory
-from train.embeddings import read_embeddings
+from train.embed_ads import current_ads
+from train.embeddings import embeddings_key, read_embeddings
 from train.encoders import Embeddings, embed_all, load_encoder
-from train.runs import CheckpointManifest, Run
+from train.refine import refinement_key
+from train.release import is_export
+from train.runs import CheckpointManifest, EmbeddingsManifest, Run
 
 NO_AD = -1
 """Row where the index found fewer ads than were asked for."""
 
 Embed = Callable[[Sequence[str]], Embeddings]
-Search = Callable[[Embeddings], NDArray[np.int64]]
+Search = Callable[[Sequence[str], Embeddings], NDArray[np.int64]]
+"""Of queries and their embeddings, the rows of the ads found, best first."""
+
+Ask = Callable[[Embeddings, Sequence[Wanted]], list[SearchHits]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Stage:
     name: str
     embed: Embed
     search: Search
+    before: str | None = None
+    """The stage that it differs from in one thing."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +79,24 @@ def half_the_advertisers(inventory: Inventory) -> Selection:
 class Stages:
     """The stages of a run, as far as its results are there and belong to its teacher."""
 
-    def __init__(self, run: Run, inventory: Inventory, space: EmbeddingSpace) -> None:
-        self._run, self._inventory, self._space = run, inventory, space
+    def __init__(self, run: Run, inventory: Inventory, now_s: float) -> None:
+        """Open what a run has.
+
+        Args:
+            run: the recipe and its results.
+            inventory: all its ads.
+            now_s: when the index is asked, in seconds since 1970, for the schedules of ads.
+
+        Raises:
+            HlmError: teacher or ads are not there yet, or the ads are of another teacher or feed.
+        """
+        self._run, self._inventory, self._now_s = run, inventory, now_s
+        self._embedded = current_ads(run, inventory)
         self._ads = read_embeddings(run.ads)
-        self._joint_ads = read_embeddings(run.joint_ads) if _has(run.joint_ads) else None
+        self._checkpoints = list(self._current_checkpoints())
+        self._joint_ads = self._open_joint_ads()
         self._embedders: dict[str, Embed] = {}
-        self._index = load_index(run.index) if _has(run.index) else None
+        self._index = self._open_index()
 
     @property
     def has_index(self) -> bool:
@@ -83,48 +105,72 @@ class Stages:
 
     def unfiltered(self, k: int) -> Iterator[Stage]:
         """The teacher first, then each student as far as it has come, then what is exported."""
-        exact = partial(exact_rows, self._ads, every_ad(self._inventory), k)
-        for name, directory in self._checkpoints():
-            yield Stage(name, self._embed(name, directory), exact)
+        selection = every_ad(self._inventory)
+        exact = partial(exact_rows, self._ads, selection, k)
+        last: dict[str, str] = {}
+        for owner, name, directory in self._checkpoints:
+            yield Stage(name, self._embed(name, directory), exact, last.get(owner, last.get("teacher")))
+            last[owner] = name
         if self._joint_ads is not None:
-            among = partial(exact_rows, self._joint_ads, every_ad(self._inventory), k)
+            among = partial(exact_rows, self._joint_ads, selection, k)
             yield Stage("joint", self._embed("joint", self._run.joint), among)
-        for name, directory in self._exports():
-            yield Stage(name, self._embed(name, directory), exact)
-            if self._index is not None:
-                through = partial(self._approximate, every_ad(self._inventory), k)
-                yield Stage(f"{name}, HNSW", self._embed(name, directory), through)
+        for owner, name, directory in self._exports():
+            embed = self._embed(name, directory)
+            if self._index is None:
+                yield Stage(name, embed, exact, last[owner])
+            else:
+                yield from self._through(self._index, name, embed, selection, k, last[owner])
 
     def filtered(self, selection: Selection, k: int) -> Iterator[Stage]:
         """The teacher, and what is exported, among some of the ads: exactly, and through the index with a filter."""
-        exact, through = partial(exact_rows, self._ads, selection, k), partial(self._approximate, selection, k)
+        exact = partial(exact_rows, self._ads, selection, k)
         yield Stage("teacher", self._embed("teacher", self._run.teacher), exact)
-        for name, directory in self._exports():
-            yield Stage(name, self._embed(name, directory), exact)
-            yield Stage(f"{name}, HNSW", self._embed(name, directory), through)
+        for _, name, directory in self._exports():
+            assert self._index is not None
+            yield from self._through(self._index, name, self._embed(name, directory), selection, k)
 
-    def _checkpoints(self) -> Iterator[tuple[str, Path]]:
+    def _current_checkpoints(self) -> Iterator[tuple[str, str, Path]]:
+        """The teacher or student, the stage and where it lies."""
         run = self._run
-        yield "teacher", run.teacher
-        found: list[tuple[str, Path]] = []
+        yield "teacher", "teacher", run.teacher
         for student in run.recipe.students:
-            found.append((f"{student.name}, aligned", run.aligned(student.name)))
-            found.append((f"{student.name}, refined", run.refined(student.name)))
-        for name, directory in found:
-            if _has(directory):
-                if load_manifest(directory, CheckpointManifest).space == self._space:
-                    yield name, directory
-                else:
-                    _leave_out(directory)
+            aligned, refined = run.aligned(student.name), run.refined(student.name)
+            if not _has(aligned):
+                continue
+            manifest = load_manifest(aligned, CheckpointManifest)
+            if not _rests(aligned, manifest.space == self._embedded.space):
+                continue
+            yield student.name, f"{student.name}, aligned", aligned
+            if student.refine and _has(refined):
+                key = refinement_key(run, student.refine, manifest, self._embedded)
+                if _rests(refined, is_current(refined, CheckpointManifest, key)):
+                    yield student.name, f"{student.name}, refined", refined
 
-    def _exports(self) -> Iterator[tuple[str, Path]]:
+    def _exports(self) -> Iterator[tuple[str, str, Path]]:
+        current = {directory for _, _, directory in self._checkpoints}
         for name, precision in self._run.exports:
             directory = self._run.exported(name, precision)
             if _has(directory):
-                if load_manifest(directory, EncoderManifest).space == self._space:
-                    yield f"{name}, {precision}", directory
-                else:
-                    _leave_out(directory)
+                is_of_last = self._run.final(name) in current and is_export(self._run, name, precision)
+                if _rests(directory, is_of_last):
+                    yield name, f"{name}, {precision}", directory
+
+    def _open_joint_ads(self) -> Embeddings | None:
+        directory, encoder = self._run.joint_ads, self._run.joint_ads_encoder
+        if not (_has(directory) and _has(encoder)):
+            return None
+        made = load_manifest(encoder, CheckpointManifest)
+        key = embeddings_key(made, self._inventory.texts, self._run.recipe.ad)
+        is_whole = is_current(directory, EmbeddingsManifest, key)
+        return read_embeddings(directory) if _rests(directory, is_whole) else None
+
+    def _open_index(self) -> FrozenIndex | None:
+        if not _has(self._run.index):
+            return None
+        index, rows = load_index(self._run.index), self._inventory.rows
+        ids = index.ads.json_ids(np.arange(len(index.ads)))
+        fits = index.manifest.space == self._embedded.space and ids == [orjson.dumps(ad_id) for ad_id in rows]
+        return index if _rests(self._run.index, fits) else None
 
     def _embed(self, name: str, directory: Path) -> Embed:
         """How a stage embeds; the same for all stages of a name, so that it is done once for each list of queries."""
@@ -133,16 +179,26 @@ class Stages:
             self._embedders[name] = _once(partial(embed, directory))
         return self._embedders[name]
 
-    def _approximate(self, selection: Selection, k: int, embeddings: Embeddings) -> NDArray[np.int64]:
-        assert self._index is not None
+    def _through(
+        self, index: FrozenIndex, name: str, embed: Embed, selection: Selection, k: int, before: str | None = None
+    ) -> Iterator[Stage]:
+        """Asked as the service asks, exactly and through the graphs: schedules and negative keywords count in both."""
+        yield Stage(name, embed, partial(self._asked, index.exact_search, selection, k), before)
+        yield Stage(f"{name}, HNSW", embed, partial(self._asked, index.search, selection, k), name)
+
+    def _asked(
+        self, ask: Ask, selection: Selection, k: int, texts: Sequence[str], embeddings: Embeddings
+    ) -> NDArray[np.int64]:
         rows = np.full((len(embeddings), k), NO_AD)
-        wanted = [Wanted(k, selection.filters)] * len(embeddings)
-        for found, hits in zip(rows, self._index.search(embeddings, wanted), strict=True):
+        wanted = [Wanted(k, selection.filters, text, at=self._now_s) for text in texts]
+        for found, hits in zip(rows, ask(embeddings, wanted), strict=True):
             found[: len(hits.ad_ids)] = [self._inventory.rows[ad_id] for ad_id in hits.ad_ids]
         return rows
 
 
-def exact_rows(ads: Embeddings, selection: Selection, k: int, embeddings: Embeddings) -> NDArray[np.int64]:
+def exact_rows(
+    ads: Embeddings, selection: Selection, k: int, _: Sequence[str], embeddings: Embeddings
+) -> NDArray[np.int64]:
     """Rows of the k ads nearest to each embedding, among those selected."""
     return exact_top_k(embeddings, ads, k, rows=selection.rows)[0]
 
@@ -168,8 +224,12 @@ def _once(embed: Embed) -> Embed:
     return remembered
 
 
-def _leave_out(directory: Path) -> None:
-    console.print(f"{directory}: left out, as it is of an earlier teacher", markup=False, soft_wrap=True)
+def _rests(directory: Path, on_the_present: bool) -> bool:
+    """Whether a result counts; says so where it does not."""
+    if not on_the_present:
+        line = f"{directory}: left out, as it does not rest on the present teacher, ads or forerunner"
+        console.print(line, markup=False, soft_wrap=True)
+    return on_the_present
 
 
 def _has(artifact: Path) -> bool:

@@ -3,16 +3,19 @@
 hlm train sweep RECIPE [--arm NAME]
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from artifacts.store import write_atomic
 from train.align import align_student
+from train.check import check_data, show_findings
 from train.comparison import PLOT_NAME, as_table, compare, plot_differences
 from train.embed_ads import embed_ads
-from train.evaluate import TABLE_NAME, Report, evaluate
+from train.evaluate import evaluate
 from train.joint import train_joint
+from train.recipe import Data, Side
 from train.refine import refine_student
+from train.report import TABLE_NAME, Report
 from train.runs import Run
 from train.teacher import train_teacher
 
@@ -43,9 +46,10 @@ def run_sweep(arms: Mapping[str, Run], names: Sequence[str]) -> str:
         names: which to run; the first is what the others are held against.
 
     Raises:
-        HlmError: a phase cannot be run.
+        HlmError: a dev query is among what is learnt from, or a phase cannot be run.
     """
     reports: dict[str, Report] = {}
+    _check_each(arms[name] for name in names)
     for name in names:
         run_phases(arms[name])
         reports[name] = evaluate(arms[name])
@@ -55,6 +59,16 @@ def run_sweep(arms: Mapping[str, Run], names: Sequence[str]) -> str:
     if len(reports) > 1:
         plot_differences(rows, directory / PLOT_NAME)
     return table
+
+
+def _check_each(runs: Iterable[Run]) -> None:
+    """Look at the data of all arms before any is trained, once where they read the same."""
+    seen: list[tuple[Data, str, Side, Side]] = []
+    for run in runs:
+        read = (run.recipe.data, run.recipe.teacher.model, run.recipe.query, run.recipe.ad)
+        if read not in seen:
+            seen.append(read)
+            show_findings(check_data(run))
 
 
 def _directory(arms: Mapping[str, Run]) -> Path:

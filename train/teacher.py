@@ -26,7 +26,7 @@ from train.data import (
     dev_queries,
     plan_pair_batches,
     read_inventory,
-    read_split,
+    read_lessons,
     relevant_pairs,
 )
 from train.descent import backward, cached_backward, descend
@@ -76,7 +76,7 @@ def _tune(run: Run) -> None:
         # What there is to learn, and the model that learns it.
         torch.manual_seed(recipe.seed)
         inventory = read_inventory(recipe.data)
-        labelled = read_split(recipe.data.train, "train", inventory)
+        labelled = read_lessons(recipe.data, inventory)
         encoder = load_encoder(settings.model, settings.pooling)
         made_up = made_up_queries(recipe, inventory)
         negatives = np.concatenate(

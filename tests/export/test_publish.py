@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from transformers import AutoModel, AutoTokenizer
 
 from artifacts.manifest import EncoderManifest, Precision
 from artifacts.space import EmbeddingSpace
@@ -22,6 +25,7 @@ from export.source import ExportError, resolve
 from export.texts import read_texts
 from service.encoder import Encoder
 from tests.export.checkpoints import FAMILIES, HIDDEN, save_sentence_transformer, save_transformer
+from tests.train.checkpoints import save_tiny
 
 QUERIES = ["cordless drill 18v", "sofa", "led light bulbs 60 watt dimmable", "1/2 inch pipe"]
 
@@ -118,6 +122,24 @@ def test_for_tensorrt_no_node_is_onnxruntimes_own(
     made_by = {name: node.op_type for node in graph.node for name in node.output}
     norms = [made_by[node.input[0]] for node in graph.node if node.op_type == "LayerNormalization"]
     assert norms == ["Cast" if precision == "fp16" else "Add"] * 5  # they stay in fp32
+
+
+@pytest.mark.parametrize("for_tensorrt", [False, True])
+def test_squares_of_large_hidden_states_do_not_overflow_in_fp16(
+    for_tensorrt: bool, tmp_path: Path, options: ExportOptions
+):
+    """Those of large decoders reach thousands. onnxruntime, which has no fp16 on a CPU, would hide it."""
+    checkpoint = save_tiny(tmp_path / "qwen3", "qwen3")
+    model = AutoModel.from_pretrained(checkpoint)
+    with torch.no_grad():
+        model.embed_tokens.weight.mul_(3000)
+    model.save_pretrained(checkpoint)
+    wanted = replace(options, precision="fp16", for_tensorrt=for_tensorrt)
+    export_encoder(resolve(str(checkpoint)), wanted, tmp_path / "artifact")
+    graph = ReferenceEvaluator(str(tmp_path / "artifact" / "model.onnx"))
+    tokens = AutoTokenizer.from_pretrained(checkpoint)(QUERIES[0], return_tensors="np")
+    [[embedding]] = graph.run(None, {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")})
+    assert embedding @ original(checkpoint).encode(QUERIES[0]) > 0.999
 
 
 def test_pooling_and_dense_head_are_part_of_the_graph(tmp_path: Path, options: ExportOptions):

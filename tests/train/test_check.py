@@ -80,3 +80,45 @@ def test_what_is_empty_or_left_out_is_counted(run: Run):
     assert found["unlabelled queries that are like another"] >= 1
     assert [count for what, count in before.items() if what.startswith("lines of feeds left out: title")] == [1]
     assert found["expansions of an unknown ad"] == 1
+
+
+def test_a_leak_among_the_unlabelled_is_found_in_any_spelling_that_reads_the_same(run: Run):
+    directory = run.recipe.data.dev[0]
+    append(directory / "queries.dev.tsv", "wide\t１８v cordless Drill")
+    append(run.recipe.data.queries, "drill 18V cordless\tshop")
+    assert counts(run)["dev queries among the unlabelled"] == 1
+    with pytest.raises(TrainError, match="dev queries among the unlabelled: 1, for example"):
+        show_findings(check_data(run))
+
+
+def test_sets_that_number_their_queries_alike_are_all_looked_at(run: Run, tmp_path: Path):
+    """Each is evaluated by itself, so their ids may be the same."""
+    train = (tmp_path / "queries.train.tsv").read_text().splitlines()[1].split("\t")[1]
+    first, second = ((tmp_path / name) for name in ("first", "second"))
+    for directory, text in ((first, train), (second, "nothing like it")):
+        directory.mkdir()
+        (directory / "ads.jsonl.gz").write_bytes((tmp_path / "ads.jsonl.gz").read_bytes())
+        (directory / "queries.dev.tsv").write_text(f"query_id\ttext\n1\t{text}\n")
+        (directory / "qrels.dev.tsv").write_text("query_id\tad_id\tgrade\n1\tno-such-ad\t2\n")
+    data = run.recipe.data.model_copy(update={"dev": [first, second]})
+    found = counts(replace(run, recipe=run.recipe.model_copy(update={"data": data})))
+    assert found["dev queries among the train split's"] == 1
+    assert found["dev judgments of an unknown query or ad"] == 2
+
+
+def test_a_text_that_is_cut_is_counted_and_a_long_one_shown(run: Run):
+    before = counts(run)["queries cut at 16 tokens"]
+    append(run.recipe.data.queries, f"{'sofa ' * 40}\tshop")
+    [found] = [finding for finding in check_data(run) if finding.what.startswith("queries cut")]
+    assert found.count == before + 1
+    assert "longest 42" in found.what  # with a token at either end
+    assert found.example.startswith("sofa sofa")
+
+
+def test_a_teacher_without_a_fast_tokenizer_is_refused_in_one_sentence(run: Run, tmp_path: Path):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    (tmp_path / "bare" / "model.safetensors").write_bytes(b"")
+    teacher = run.recipe.teacher.model_copy(update={"model": str(tmp_path / "bare")})
+    with pytest.raises(TrainError, match=r"tokenizer\.json: not there; expected the teacher's fast tokenizer"):
+        check_data(replace(run, recipe=run.recipe.model_copy(update={"teacher": teacher})))

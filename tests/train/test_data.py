@@ -15,6 +15,7 @@ from train.data import (
     plan_pair_batches,
     plan_query_batches,
     read_inventory,
+    read_lessons,
     read_split,
     read_unlabelled,
     relevant_pairs,
@@ -89,6 +90,22 @@ def test_splits_are_joined_and_keep_what_is_known(data: Data):
     assert labelled.grades == [{0: 2, 1: 0}, {1: 1}, {3: 2}]
     assert relevant_pairs(labelled) == [Pair(0, 0), Pair(2, 3)]
     assert labelled.rows_of_grade(0, 0, 0) == [1]
+
+
+def test_what_is_graded_above_2_is_asked_for_too():
+    labelled = LabelledQueries(["x"], ["sofa"], [{0: 3, 1: 2, 2: 1, 3: 0}])
+    assert relevant_pairs(labelled) == [Pair(0, 0), Pair(0, 1)]
+    assert labelled.rows_of_grade(0, 1) == [0, 1, 2]
+
+
+def test_queries_that_read_alike_teach_as_one_with_the_judgments_of_both(data: Data):
+    two = data.train[1]
+    (two / "queries.train.tsv").write_text("query_id\ttext\ntwo-1\tFirst  query\ntwo-2\tthird query\n")
+    (two / "qrels.train.tsv").write_text("query_id\tad_id\tgrade\ntwo-1\tb\t1\ntwo-1\td\t2\ntwo-2\tc\t2\n")
+    lessons = read_lessons(data, read_inventory(data))
+    assert lessons.query_ids == ["one-1", "one-2", "two-2"]
+    assert lessons.texts == ["first query", "second query", "third query"]
+    assert lessons.grades == [{0: 2, 1: 1, 3: 2}, {1: 1}, {2: 2}]
 
 
 def test_queries_that_follow_others_keep_what_is_known_of_them(data: Data):

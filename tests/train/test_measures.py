@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.measures import difference, measure_rankings, overlap, retention
+from train.measures import difference, judged_share, measure_rankings, overlap, retention
 
 RANKINGS = np.array([[4, 1, 2, 3, 0, 5, 6, 7, 8, 9], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
 
@@ -52,3 +52,12 @@ def test_a_difference_is_of_the_queries_that_both_have():
 def test_nothing_is_a_share_of_a_teacher_that_found_nothing():
     found = retention({0: 0.5, 1: 0.0}, {0: 0.0, 1: 0.0})
     assert np.isnan([found.value, found.low, found.high]).all()
+
+
+def test_there_is_no_difference_without_a_query_that_both_have():
+    for apart in (difference({}, {}), difference({1: 1.0}, {2: 1.0})):
+        assert np.isnan([apart.value, apart.low, apart.high]).all()
+
+
+def test_the_judged_share_is_of_the_ten_best_whatever_their_grade():
+    assert judged_share(RANKINGS, [{4: 2, 1: 0, 50: 2}, {}, dict.fromkeys(range(10), 1)]) == pytest.approx(12 / 30)

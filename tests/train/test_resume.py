@@ -27,8 +27,8 @@ pytestmark = SLOW
 SAVED_AFTER = 5
 SHARD = 100
 STEPS = {"batch_size": 8, "learning_rate": 1e-3, "epochs": 1, "steps_per_save": SAVED_AFTER}
-SAVES = ["teacher", "align", "refine, round 1", "refine, round 2"]
-EMBEDDINGS = ["ads to mine", "ads", "queries"]
+SAVES = ["teacher", "align", "refine, round 1", "refine, round 2", "joint"]
+EMBEDDINGS = ["ads to mine", "ads", "queries", "joint ads"]
 LIFE_S = 300
 """Most that a process may take for what others left of all phases; it is seconds."""
 
@@ -73,12 +73,12 @@ def results(runs: Path) -> dict[str, Any]:
     """Weights, embeddings and logs without their times."""
     directory = runs / "tiny"
     found: dict[str, Any] = {}
-    for name in ("tuned", "aligned/l2", "refined/l2"):
+    for name in ("tuned", "aligned/l2", "refined/l2", "joint", "joint-ads-encoder"):
         files = json.loads((directory / name / "manifest.json").read_text())["files"]
         found |= {f"{name}/{file}": entry["sha256"] for file, entry in files.items() if file.endswith(".safetensors")}
         for log in sorted((directory / name).glob("*.csv")):
             found[f"{name}/{log.name}"] = [row[:4] for row in csv.reader(log.read_text().splitlines())]
-    found |= {name: (directory / name / EMBEDDINGS_NAME).read_bytes() for name in ("ads", "queries")}
+    found |= {name: (directory / name / EMBEDDINGS_NAME).read_bytes() for name in ("ads", "queries", "joint-ads")}
     return found
 
 
@@ -86,7 +86,8 @@ def test_a_recipe_that_is_killed_in_every_phase_ends_in_the_same_bits(tmp_path: 
     """With mined negatives, queries of titles, low-rank updates, GradCache and two rounds of refinement."""
     for name, content in labelled_files(ad_count=300, query_count=80, unlabelled_count=300, seed=1).items():
         (tmp_path / name).write_bytes(content)
-    recipe = recipe_of("qwen3", tmp_path) | {"joint": None, "serving": None}
+    recipe = recipe_of("qwen3", tmp_path) | {"serving": None}
+    recipe["joint"] |= {"optimisation": STEPS}
     recipe["teacher"] |= {"optimisation": STEPS}
     refine = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS | {"epochs": 2}}
     recipe["students"] = [{"name": "l2", "start": "teacher", "layers": 2, "refine": refine, "optimisation": STEPS}]

@@ -3,9 +3,11 @@
 import csv
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +19,40 @@ from typer.testing import CliRunner
 import hlm
 from artifacts.manifest import EncoderManifest, IndexManifest
 from artifacts.store import load_manifest
+from export.source import ExportError
 from index.exact import exact_top_k
 from samples.labelled import labelled_files
 from service.encoder import Encoder
 from tests.e2e.conftest import ROOT, Server
 from tests.train.checkpoints import save_tiny
-from train.data import read_inventory, read_split, relevant_pairs
+from train.data import LabelledQueries, read_inventory, read_split, relevant_pairs
+from train.embeddings import read_embeddings
 from train.encoders import load_encoder
 from train.errors import TrainError
+from train.evaluate import evaluate
+from train.latency import measure_costs
+from train.mine import mine_negatives
 from train.prune import layers_of
 from train.recipe import load_recipe
+from train.refine import refine_student
 from train.release import make_release
 from train.runs import CheckpointManifest, EmbeddingsManifest, Run
+from train.stages import Stages
 from train.teacher import made_up_queries
 
 BATCH = 8
 STEPS = {"batch_size": BATCH, "learning_rate": 1e-3}
 REFINE = {"anchor": 0.1, "loss": {"hard_negatives": 2}, "optimisation": STEPS}
+
+
+def write_more_ads(path: Path) -> None:
+    """A feed whose ads say when and for which queries they may be shown."""
+    ads: list[dict[str, Any]] = [
+        {"ad_id": "begun", "starts_at": "2020-01-01T00:00:00Z"},
+        {"ad_id": "over", "ends_at": "2021-01-01T00:00:00Z"},
+        {"ad_id": "not-used", "negative_keywords": ["used"]},
+    ]
+    path.write_text("".join(json.dumps(ad | {"title": "sofa"}) + "\n" for ad in ads))
 
 
 def recipe_of(family: str, directory: Path) -> dict[str, Any]:
@@ -50,6 +69,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
     arms = [{"name": name, "start": "l3", "objective": name, "head": "random"} for name in ("cosine", "kl", "kernel")]
     arms.append({"name": "one-shot", "start": str(checkpoint), "layers": 1, "head": "random"})
     students = rungs + (arms if family == "bert" else [])
+    write_more_ads(directory / "more.jsonl")
     large = {"lora_rank": 4, "pooling": "lasttoken", "mini_batch_size": 6} if family == "qwen3" else {}
     negatives = {"hard_negatives": 1, "negatives_from": "mined"}
     return {
@@ -59,6 +79,7 @@ def recipe_of(family: str, directory: Path) -> dict[str, Any]:
         "data": {
             "train": [str(directory)],
             "dev": [str(directory)],
+            "more_ads": [str(directory / "more.jsonl")],
             "queries": str(directory / "unlabelled.tsv"),
             "held_out_queries": 20,
         },
@@ -140,12 +161,103 @@ def test_the_report_holds_every_stage_against_the_teacher(finished: Path):
     assert {"l3, aligned", "l2, aligned", "l2, refined", "teacher, fp32", "l3, fp32", exported} <= set(report)
     assert all(kept["value"] == 1 for kept in report["teacher"]["retention"].values())
     assert report["teacher"]["overlap"] == 1
-    assert report["l2, refined"]["overlap"] > 0.15  # by chance it is 20 of 276 ads
+    assert report["l2, refined"]["overlap"] > 0.15  # by chance it is 20 of 279 ads
+    assert 0 < report["teacher"]["judged"] < 1
     assert report["teacher, fp32"]["overlap"] == pytest.approx(1, abs=0.1)  # PyTorch may run in bf16
     assert report[exported]["overlap"] == pytest.approx(report["l2, refined"]["overlap"], abs=0.15)
     scanned = report[f"{exported}, HNSW"]  # as there are so few ads
     assert scanned["measures"] == report[exported]["measures"]
     assert scanned["overlap"] == report[exported]["overlap"]
+
+
+def test_each_step_is_held_against_the_one_before(finished: Path):
+    lines = [line.split(" | ") for line in (finished / "evaluation" / "steps.md").read_text().splitlines()[2:]]
+    steps = {(line[1], line[2]): line[3:] for line in lines if "half" not in line[0]}
+    precision = load_manifest(finished / "release" / "encoder", EncoderManifest).precision
+    chain = ["teacher", "l2, aligned", "l2, refined", f"l2, {precision}", f"l2, {precision}, HNSW"]
+    assert {("teacher, fp32", "teacher"), *zip(chain[1:], chain, strict=False)} <= set(steps)
+    report = report_of(finished)
+    apart = report["l2, refined"]["measures"]["nDCG@10"] - report["l2, aligned"]["measures"]["nDCG@10"]
+    assert float(steps["l2, refined", "l2, aligned"][-1].split()[0]) == pytest.approx(apart, abs=6e-5)
+    filtered = [line for line in lines if "half" in line[0]]
+    assert {(line[1], line[2]) for line in filtered} >= {("l2, fp32, HNSW", "l2, fp32")}
+
+
+def test_the_index_is_asked_for_each_query_at_the_time_of_the_evaluation(finished: Path):
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), finished.parent)
+    inventory = read_inventory(made.recipe.data)
+    now = datetime(2026, 11, 29, tzinfo=UTC).timestamp()
+    stages = {stage.name: stage for stage in Stages(made, inventory, now).unfiltered(len(inventory.active))}
+    texts = ["sofa", "used sofa"]
+    ad_ids = list(inventory.rows)
+    for name in ("l2, fp32", "l2, fp32, HNSW"):
+        rows = stages[name].search(texts, stages[name].embed(texts))
+        shown = [{ad_ids[row] for row in of_query if row >= 0} & {"begun", "over", "not-used"} for of_query in rows]
+        assert shown == [{"begun", "not-used"}, {"begun"}]
+
+
+def test_a_filter_that_leaves_too_few_ads_is_not_evaluated(finished: Path):
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), finished.parent)
+    files = (finished.parents[1] / "queries.dev.tsv", finished.parents[1] / "qrels.dev.tsv")
+    report = evaluate(replace(made, recipe=made.recipe.model_copy(update={"evaluation_k": 1000})), files)
+    assert report.k == report.ad_count
+    assert {stage.labelled_set for stage in report.stages} == {f"{finished.parents[1].name}/queries.dev"}
+
+
+def test_ads_of_another_feed_are_neither_refined_against_nor_evaluated(finished: Path):
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), finished.parent)
+    (finished.parents[1] / "new.jsonl").write_text('{"ad_id": "new", "title": "sofa"}\n')
+    feeds = [finished.parents[1] / "new.jsonl", *made.recipe.data.more_ads]
+    data = made.recipe.data.model_copy(update={"more_ads": feeds})
+    changed = replace(made, recipe=made.recipe.model_copy(update={"data": data}))
+    with pytest.raises(TrainError, match="other ads than the recipe has now; run `hlm train embed-ads` again"):
+        evaluate(changed)
+    with pytest.raises(TrainError, match="other ads than the recipe has now"):
+        refine_student(changed, made.recipe.student("l2"))
+
+
+def test_what_rests_on_another_refinement_is_left_out(finished: Path, capsys: pytest.CaptureFixture[str]):
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), finished.parent)
+    students = [
+        student.model_copy(update={"refine": student.refine and student.refine.model_copy(update={"anchor": 0.7})})
+        for student in made.recipe.students
+    ]
+    changed = replace(made, recipe=made.recipe.model_copy(update={"students": students}))
+    inventory = read_inventory(made.recipe.data)
+    names = [stage.name for stage in Stages(changed, inventory, 0).unfiltered(5)]
+    assert {"l3, aligned", "l2, aligned", "l3, fp32"} <= set(names)
+    assert not {name for name in names if name.startswith("l2") and name != "l2, aligned"}
+    assert f"{finished / 'refined' / 'l2'}: left out" in capsys.readouterr().err
+
+
+def test_a_second_round_mines_with_the_student_and_an_anchor_holds_it(finished: Path, monkeypatch: pytest.MonkeyPatch):
+    mined: list[np.ndarray] = []
+
+    def mine(labelled: LabelledQueries, queries: np.ndarray, *arguments: Any, **named: Any) -> np.ndarray:
+        mined.append(queries)
+        return mine_negatives(labelled, queries, *arguments, **named)
+
+    monkeypatch.setattr("train.refine.mine_negatives", mine)
+    cosines = []
+    for anchor in (0, 10):
+        steps = STEPS | {"epochs": 2}
+        refine = {"anchor": anchor, "rounds": 2, "loss": {"hard_negatives": 2}, "optimisation": steps}
+        students = yaml.safe_load((finished.parents[1] / "tiny.yaml").read_text())["students"][:2]
+        recipe = {"base": str(finished.parents[1] / "tiny.yaml"), "students": students, "serving": None}
+        students[1]["refine"] = refine
+        path = finished.parents[1] / f"anchor-{anchor}.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        run("teacher", path, "--runs", finished.parent)
+        run("embed-ads", path, "--runs", finished.parent)
+        run("align", path, "--runs", finished.parent)
+        run("refine", path, "--runs", finished.parent)
+        refined = finished.parent / path.stem / "refined" / "l2"
+        cosines.append(load_manifest(refined, CheckpointManifest).measures["cosine_mean"])
+    first, second = mined[:2]
+    teacher = read_embeddings(finished / "train-queries")
+    assert np.array_equal(first, teacher)
+    assert 0.1 < (first * second).sum(axis=1).mean() < 0.999
+    assert cosines[1] > cosines[0]
 
 
 def test_filters_lose_nothing_where_the_index_is_scanned(finished: Path):
@@ -199,6 +311,29 @@ def test_costs_stand_beside_the_recall_that_they_buy(finished: Path):
     kept = report_of(finished)["l2, fp32"]["retention"]["R(rel=2)@20"]["value"]
     assert costs["l2, fp32"]["recall_kept"] == kept
     assert (finished / "evaluation" / "frontier.svg").stat().st_size > 1000
+
+
+def test_an_encoder_too_large_for_a_graph_file_is_left_out_unless_it_is_served(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    copied = tmp_path / "tiny"
+    shutil.copytree(finished, copied, symlinks=True)
+    for directory in (*copied.glob("exported/teacher-*"), *copied.glob("exported/l2-*")):
+        shutil.rmtree(directory)
+    teacher = sum(parameter.numel() for parameter in load_encoder(str(finished / "teacher")).parameters())
+    monkeypatch.setattr("export.onnx_graph._MAX_PARAMETERS", teacher)
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), tmp_path)
+    make_release(made)
+    assert f"left out: {copied / 'teacher'}: has {teacher:,} parameters" in capsys.readouterr().err
+    costs = {cost.name: cost for cost in measure_costs(made)}
+    assert "teacher" not in costs
+    assert costs["l2"].us[1] > 0
+    assert costs["l2"].speed_up == {}
+    monkeypatch.setattr("export.onnx_graph._MAX_PARAMETERS", 1)
+    for directory in copied.glob("exported/l2-*"):
+        shutil.rmtree(directory)
+    with pytest.raises(ExportError, match="parameters where a graph file holds"):
+        make_release(made)
 
 
 def test_a_second_run_makes_nothing_again(finished: Path):
@@ -257,7 +392,8 @@ def test_the_release_is_served_and_answers_from_the_teachers_embeddings(finished
     encoder, _ = Encoder.load(finished / "release" / "encoder")
     embedding = encoder.encode([encoder.tokenize("cordless drill 18v")])
     feed = gzip.decompress((finished / "ads" / "ads.jsonl.gz").read_bytes()).splitlines()
-    active = np.array([row for row, line in enumerate(feed) if json.loads(line)["status"] == "active"])
+    shown = [ad.get("status", "active") == "active" and ad["ad_id"] != "over" for ad in map(json.loads, feed)]
+    active = np.flatnonzero(shown)
     ads = np.load(finished / "ads" / "embeddings.npy").astype(np.float32)
     _, scores = exact_top_k(embedding, ads, 5, rows=active)
     server = Server("--name", "t", "--encoder", finished / "release/encoder", "--index", finished / "release/index")
