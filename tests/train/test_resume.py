@@ -1,4 +1,4 @@
-"""Whole phases that are killed with SIGKILL at every first save and in every embedding, against the same left alone."""
+"""Whole phases that are killed with SIGKILL after their first saves and in every embedding, against some left alone."""
 
 import csv
 import json
@@ -16,15 +16,14 @@ import train.descent
 import train.embeddings
 from samples.labelled import labelled_files
 from tests.e2e.conftest import ROOT
-from tests.slow import SLOW
 from tests.train.test_run import recipe_of
 from train.embeddings import EMBEDDINGS_NAME
 from train.runs import Run
 from train.sweep import run_phases
 
-pytestmark = SLOW
-
 SAVED_AFTER = 5
+DIES_AFTER = 6
+"""Number of the step, from 0, with which a phase that began anew ends: two steps after its save, which are lost."""
 SHARD = 100
 STEPS = {"batch_size": 8, "learning_rate": 1e-3, "epochs": 1, "steps_per_save": SAVED_AFTER}
 SAVES = ["teacher", "align", "refine, round 1", "refine, round 2", "joint"]
@@ -51,7 +50,11 @@ def run_recipe(recipe: str, runs: str, dies: bool) -> None:
     """
     train.embeddings.SHARD_TEXTS = SHARD
     if dies:
-        train.descent._save = then_die(train.descent._save, lambda _, step, *__: step == SAVED_AFTER)
+        begun_at: list[int] = []
+        restore = train.descent._restore
+        train.descent._restore = lambda *arguments: begun_at.append(restore(*arguments)) or begun_at[-1]
+        log = train.descent._StepLog
+        log.append = then_die(log.append, lambda _, step, *__: begun_at[-1] == 0 and step == DIES_AFTER)
         train.embeddings.write_atomic = then_die(
             train.embeddings.write_atomic, lambda path, _: path.name == f"{SHARD:09d}.npy"
         )
