@@ -195,7 +195,7 @@ recipe: .venv-dev/.complete ## A whole recipe, going on where an earlier run sto
 
 ARMS = teacher spaces align ladder refine
 
-experiment: ## Small and all its arms, all of docs/experiments.md on training; some ten hours on two cores
+experiment: ## Small and all its arms, ten hours or so on two cores
 	@$(MAKE) --no-print-directory recipe RECIPE=small
 	@for arm in $(ARMS); do .venv-dev/bin/hlm train sweep arms/$$arm || exit; done
 	@.venv-dev/bin/hlm train run arms/joint

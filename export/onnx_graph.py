@@ -18,7 +18,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
 from artifacts.space import EmbeddingSpace
-from export.source import ExportError, Source, TooLargeError
+from export.source import ExportError, Source
 from service.session import OUTPUT_NAME
 
 OPSET = 17
@@ -37,7 +37,8 @@ _LOAD_ERRORS = (
     UnpicklingError,
 )
 """What sentence-transformers, transformers and torch raise on a checkpoint that is damaged or of an unknown kind."""
-_MAX_PARAMETERS = 2**29
+MAX_PARAMETERS = 2**29
+"""Weights that one graph file of 2 GB holds in fp32."""
 _AD_PROMPT_NAMES = ("document", "passage", "corpus")
 """In the order in which `SentenceTransformer.encode_document` looks for them."""
 
@@ -61,9 +62,9 @@ def load_checkpoint(source: Source) -> tuple[SentenceTransformer, EmbeddingSpace
     if not isinstance(model[0], Transformer) or not model.tokenizer.is_fast:
         raise ExportError(f"{source.model}: expected a transformer for text with a fast tokenizer")
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if parameters >= _MAX_PARAMETERS:
-        raise TooLargeError(
-            f"{source.model}: has {parameters:,} parameters where a graph file holds {_MAX_PARAMETERS:,} in fp32 (2 GB)"
+    if parameters >= MAX_PARAMETERS:
+        raise ExportError(
+            f"{source.model}: has {parameters:,} parameters where a graph file holds {MAX_PARAMETERS:,} in fp32 (2 GB)"
         )
     space = _embedding_space(source, model)
     if space.normalized and not isinstance(model[-1], Normalize):

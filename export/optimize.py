@@ -84,7 +84,7 @@ def halve(graph: OnnxModel) -> None:
     """Make a graph fp16, but for its inputs, its output, and whatever holds squares of hidden states."""
     blocked = [*DEFAULT_OP_BLOCK_LIST, *SQUARES]
     graph.convert_float_to_float16(keep_io_types=True, op_block_list=blocked, node_block_list=_mean_squares(graph))
-    _join_fp32(graph)
+    graph.topological_sort()  # the conversion puts its casts at the end
 
 
 def _mean_squares(graph: OnnxModel) -> list[str]:
@@ -95,23 +95,9 @@ def _mean_squares(graph: OnnxModel) -> list[str]:
         chain = [square]
         for kind in ROOT_MEAN_SQUARE:
             chain += [node for node in consumers.get(chain[-1].output[0], []) if node.op_type == kind][:1]
-        names += [node.name for node in chain]
+        if len(chain) > len(ROOT_MEAN_SQUARE):
+            names += [node.name for node in chain]
     return names
-
-
-def _join_fp32(graph: OnnxModel) -> None:
-    """Take out the casts to fp16 and back between two nodes in fp32, each of which would lose what is kept there."""
-    makers = graph.output_name_to_node()
-
-    def is_cast(node: onnx.NodeProto | None, to: int) -> bool:
-        return node is not None and node.op_type == "Cast" and node.attribute[0].i == to
-
-    for back in graph.get_nodes_by_op_type("Cast"):
-        down = makers.get(back.input[0])
-        if is_cast(back, onnx.TensorProto.FLOAT) and is_cast(down, onnx.TensorProto.FLOAT16):
-            graph.replace_input_of_all_nodes(back.output[0], down.input[0])
-    graph.prune_graph()
-    graph.topological_sort()  # the conversion puts its casts at the end
 
 
 def finish_for_cpu(unfinished: Path, target: Path, *, left_out: Sequence[str] = SLOWER_ON_CPU) -> None:

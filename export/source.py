@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from artifacts.errors import HlmError
@@ -17,10 +18,6 @@ _WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 
 class ExportError(HlmError):
     """A checkpoint cannot be found, exported or trusted. The message is one sentence that says why."""
-
-
-class TooLargeError(ExportError):
-    """A checkpoint does not fit into one graph file."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,16 @@ def resolve(model: str, revision: str | None = None) -> Source:
         raise ExportError(f"{model}: no such directory; expected a local checkpoint, a hub id or '{DEMO}'")
     directory = _download(model, revision)
     return Source(model, model.rpartition("/")[2], directory.name, directory, _hash_files(directory))
+
+
+def stored_parameters(checkpoint: Path) -> int:
+    """Number of weights in a checkpoint's safetensors files, by their headers alone: some take minutes to load."""
+    count = 0
+    for path in checkpoint.rglob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        count += sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return count
 
 
 def _local(model: str, name: str, directory: Path) -> Source:

@@ -66,22 +66,10 @@ def align_student(run: Run, student: Student) -> None:
     """
     recipe = run.recipe
     teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
-    start, start_key = _start(run, student)
+    start, _ = _start(run, student)
     queries = read_queries(run)
     embed_with_teacher(run, run.queries, queries.texts, recipe.query)
-    key = fingerprint(
-        {
-            "format": FORMAT,
-            "phase": "align",
-            "seed": recipe.seed,
-            "teacher": teacher.fingerprint,
-            "start": start_key,
-            "student": student.model_dump_json(exclude={"name", "refine", "pooling"}),
-            "side": recipe.query,
-            "queries": fingerprint({"texts": queries.texts, "weights": queries.weights}),
-        }
-        | _beside(run, student)
-    )
+    key = alignment_key(run, student, queries)
     with phase(run, run.aligned(student.name), CheckpointManifest, key) as work:
         if work is None:
             return
@@ -116,6 +104,27 @@ def align_student(run: Run, student: Student) -> None:
         publish_checkpoint(
             encoder, run.aligned(student.name), key, work, space_of=lambda _: teacher.space, measures=measures
         )
+
+
+def alignment_key(run: Run, student: Student, queries: AlignmentQueries) -> str:
+    """Fingerprint of what `align_student` makes of the present teacher and of what the student starts from.
+
+    Raises:
+        HlmError: one of them is missing.
+    """
+    return fingerprint(
+        {
+            "format": FORMAT,
+            "phase": "align",
+            "seed": run.recipe.seed,
+            "teacher": load_finished(run.teacher, CheckpointManifest, "teacher").fingerprint,
+            "start": _start(run, student)[1],
+            "student": student.model_dump_json(exclude={"name", "refine"}),
+            "side": run.recipe.query,
+            "queries": fingerprint({"texts": queries.texts, "weights": queries.weights}),
+        }
+        | _beside(run, student)
+    )
 
 
 def read_queries(run: Run) -> AlignmentQueries:
@@ -163,11 +172,10 @@ def _start(run: Run, student: Student) -> tuple[str, str]:
 
 
 def _beside(run: Run, student: Student) -> dict[str, str]:
-    """What else decides the result: `kl` alone looks at the ads, and few students need to be told their pooling."""
-    beside: dict[str, str] = {"pooling": student.pooling} if student.pooling else {}
-    if student.objective == "kl":
-        beside["ads"] = current_ads(run, read_inventory(run.recipe.data)).fingerprint
-    return beside
+    """What else decides the result: `kl` alone looks at the ads."""
+    if student.objective != "kl":
+        return {}
+    return {"ads": current_ads(run, read_inventory(run.recipe.data)).fingerprint}
 
 
 def _prune(encoder: SentenceTransformer, student: Student, calibration: list[str], run: Run) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from client.trec import read_qrels, read_queries, read_texts
 from export.source import resolve
@@ -119,14 +120,21 @@ def _leak(what: str, dev: Sequence[str], known: Set[str]) -> Finding:
 
 
 def _lengths(recipe: Recipe, inventory: Inventory, queries: Sequence[str]) -> Iterator[Finding]:
-    path = resolve(recipe.teacher.model).directory / "tokenizer.json"
-    if not path.is_file():
-        raise TrainError(f"{path}: not there; expected the teacher's fast tokenizer, to count tokens with")
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = _tokenizer(recipe.teacher.model)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     for name, texts, side in (("queries", queries, recipe.query), ("ads", inventory.texts, recipe.ad)):
         yield _cut_texts(name, texts, side, tokenizer)
+
+
+def _tokenizer(model: str) -> Tokenizer:
+    try:
+        loaded = AutoTokenizer.from_pretrained(resolve(model).directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainError(f"{model}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    if not loaded.is_fast:
+        raise TrainError(f"{model}: expected a checkpoint with a fast tokenizer, to count tokens with")
+    return loaded.backend_tokenizer
 
 
 def _cut_texts(name: str, texts: Sequence[str], side: Side, tokenizer: Tokenizer) -> Finding:

@@ -185,8 +185,9 @@ def evaluate(
 
     What is exported is measured too, exactly, through the index, and through it with a filter.
 
-    Writes report.json and table.md into the recipe's directory `evaluation`; for other queries into a directory below
-    it, of the names of their directory and file.
+    Writes report.json, table.md and steps.md into the recipe's directory `evaluation`; for other queries into a
+    directory below it, of the names of their directory and file. What is not of the recipe, the data and the results
+    before it as they are now is left out.
 
     Examples:
       hlm train evaluate smoke
@@ -211,8 +212,8 @@ def evaluate(
 def latency(recipe: RecipeName, runs: Runs = DEFAULT_RUNS) -> None:
     """Time the teacher and every student as they are exported, and set what each keeps of the recall against it.
 
-    Processor time of one thread, the encoders taking turns. Writes latency.json, latency.md and frontier.svg into the
-    recipe's directory `evaluation`.
+    Processor time of one thread, the encoders taking turns. Writes latency.json, latency.md and, after an evaluation,
+    frontier.svg into the recipe's directory `evaluation`.
 
     Examples:
       hlm train latency small
@@ -290,7 +291,8 @@ def _latency(run: "Run") -> None:
     from train.latency import markdown, measure_costs
 
     costs = measure_costs(run)
-    plot_frontier(costs, run.evaluation / PLOT_NAME)
+    if any(cost.recall_kept is not None for cost in costs):
+        plot_frontier(costs, run.evaluation / PLOT_NAME)
     typer.echo(markdown(costs))
 
 

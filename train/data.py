@@ -123,7 +123,7 @@ def read_split(directories: Sequence[Path], split: str, inventory: Inventory) ->
 
 
 def read_lessons(data: Data, inventory: Inventory) -> LabelledQueries:
-    """Read what teaches: the train splits, in which queries that an encoder reads alike are one.
+    """Read what teaches: the train splits, in which queries that read alike are one.
 
     It has the judgments of all, the better where they differ. Apart, each would be pushed away from the other and from
     the ads that only the other is known to ask for.
@@ -166,12 +166,12 @@ def label(texts: Mapping[str, str], qrels: Qrels, inventory: Inventory) -> Label
 
 
 def as_read(text: str) -> str:
-    """What an encoder makes of a text before it cuts it into tokens: no case, compatibility forms or double spaces."""
+    """A text without what makes no other query of it: case, compatibility forms and double spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def word_key(text: str) -> str:
-    """What makes two queries one to a check: the same words in any order, as an encoder reads them."""
+    """What makes two queries one to a check: the same words, as they read, in any order."""
     return " ".join(sorted(as_read(text).split()))
 
 

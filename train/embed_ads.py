@@ -3,8 +3,6 @@
 hlm train embed-ads RECIPE
 """
 
-import gzip
-
 from export.onnx_graph import SPACE_NAME
 from train.data import FEED_NAME, Inventory, read_inventory
 from train.embeddings import embed_with_teacher, embeddings_key
@@ -45,6 +43,6 @@ def current_ads(run: Run, inventory: Inventory) -> EmbeddingsManifest:
 def _beside(inventory: Inventory, teacher: CheckpointManifest) -> dict[str, bytes]:
     """What lies beside the embeddings: their feed and their space."""
     return {
-        FEED_NAME: gzip.compress(b"".join(inventory.lines), mtime=0),
+        FEED_NAME: b"".join(inventory.lines),
         SPACE_NAME: teacher.space.model_dump_json(indent=2).encode() + b"\n",
     }

@@ -1,5 +1,6 @@
 """Embeddings on disk: made once by the teacher, in shards that survive a kill, and mapped by whoever reads them."""
 
+import gzip
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ def embed_with(
         target: directory of the result.
         texts: row i of the result belongs to text i.
         side: how they are read.
-        beside: contents of further files of the directory, by name.
+        beside: contents of further files of the directory, by name; compressed where that ends in `.gz`.
 
     Raises:
         TrainError: there is no such checkpoint yet.
@@ -57,7 +58,7 @@ def embed_with(
         with publish(target) as staging:
             np.save(staging / EMBEDDINGS_NAME, embeddings)
             for name, content in (beside or {}).items():
-                (staging / name).write_bytes(content)
+                (staging / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
             manifest = EmbeddingsManifest(
                 fingerprint=key,
                 space=made.space,

@@ -47,7 +47,7 @@ def train_joint(run: Run) -> None:
     recipe, settings = run.recipe, run.recipe.joint
     if settings is None:
         raise TrainError("the recipe has no part `joint`, which says who learns together")
-    key = _key(recipe, settings)
+    key = joint_key(recipe, settings)
     take(run, run.joint_ads_encoder, CheckpointManifest, key)  # the other half of what this phase leaves
     with phase(run, run.joint, CheckpointManifest, key) as work:
         if work is not None:
@@ -105,7 +105,8 @@ def _of_width(encoder: SentenceTransformer, width: int) -> SentenceTransformer:
     return encoder
 
 
-def _key(recipe: Recipe, settings: Joint) -> str:
+def joint_key(recipe: Recipe, settings: Joint) -> str:
+    """Fingerprint of the pair that `train_joint` makes."""
     return fingerprint(
         {
             "format": FORMAT,

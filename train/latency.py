@@ -10,14 +10,15 @@ from functools import partial
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from artifacts.manifest import MANIFEST_NAME, Precision
+from artifacts.manifest import Precision
 from artifacts.store import write_atomic
 from service.encoder import MODEL_NAME, Encoder
 from terminal import progress
+from train import present
 from train.data import read_inventory, read_split
 from train.errors import TrainError
 from train.report import REPORT_NAME, Report, as_markdown
-from train.runs import Run
+from train.runs import EmbeddingsManifest, Run, load_finished
 
 COSTS_NAME = "latency.json"
 COSTS_TABLE = "latency.md"
@@ -53,9 +54,12 @@ def measure_costs(run: Run) -> list[EncoderCost]:
     Raises:
         HlmError: the recipe exports nothing, or has not been run as far as that.
     """
-    exports = [one for one in run.exports if (run.exported(*one) / MANIFEST_NAME).is_file()]
+    embedded = load_finished(run.ads, EmbeddingsManifest, "embed-ads")
+    exports = list(present.exports(run, list(present.checkpoints(run, embedded))))
     if not exports:
-        raise TrainError(f"{run.directory}: nothing is exported yet; `hlm train run` exports all encoders")
+        raise TrainError(
+            f"{run.directory}: nothing is exported from its last checkpoints; `hlm train run` exports all encoders"
+        )
     encoders = [Encoder.load(run.exported(*one))[0] for one in exports]
     texts = read_split(run.recipe.data.dev[:1], "dev", read_inventory(run.recipe.data)).texts[:QUERIES]
     times = _take_turns(encoders, texts)

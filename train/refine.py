@@ -50,7 +50,7 @@ def refine_student(run: Run, student: Student) -> None:
     embedded = current_ads(run, inventory)
     if aligned.space != embedded.space:
         raise TrainError(f"{run.aligned(student.name)}: is of an earlier teacher; run `hlm train align` again")
-    key = refinement_key(run, settings, aligned, embedded)
+    key = refinement_key(run, student, embedded)
     with phase(run, run.refined(student.name), CheckpointManifest, key) as work:
         if work is None:
             return
@@ -79,16 +79,21 @@ def refine_student(run: Run, student: Student) -> None:
         )
 
 
-def refinement_key(run: Run, settings: Refinement, aligned: CheckpointManifest, embedded: EmbeddingsManifest) -> str:
-    """Fingerprint of what `refine_student` makes of an aligned student and the ads' embeddings."""
+def refinement_key(run: Run, student: Student, embedded: EmbeddingsManifest) -> str:
+    """Fingerprint of what `refine_student` makes of the aligned student and the ads' embeddings.
+
+    Raises:
+        HlmError: the student is not aligned yet, or a file of the recipe is missing.
+    """
+    command = f"align --student {student.name}"
     return fingerprint(
         {
             "format": FORMAT,
             "phase": "refine",
             "seed": run.recipe.seed,
-            "aligned": aligned.fingerprint,
+            "aligned": load_finished(run.aligned(student.name), CheckpointManifest, command).fingerprint,
             "ads": embedded.fingerprint,
-            "settings": settings,
+            "settings": student.refine,
             "data": labelled_hashes(run.recipe.data),
         }
     )

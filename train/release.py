@@ -5,10 +5,10 @@ from pathlib import Path
 
 from artifacts.manifest import EncoderManifest, Precision
 from artifacts.store import is_current, load_manifest, publish
-from export.onnx_graph import SPACE_NAME
+from export.onnx_graph import MAX_PARAMETERS, SPACE_NAME
 from export.options import DEFAULT_CORPUS, DEFAULT_QUERIES, MIN_OVERLAP, ExportOptions, export_fingerprint
 from export.publish import export_encoder
-from export.source import TooLargeError, resolve
+from export.source import resolve, stored_parameters
 from index.build import BuildInputs, BuildOptions, EncoderInput, build_index
 from index.report import show_build
 from index.vectors import read_space
@@ -35,12 +35,11 @@ def make_release(run: Run) -> None:
     if serving is None:
         raise TrainError("the recipe has no part `serving`, which says what is to be exported")
     for name, precision in run.exports:
-        try:
+        if name != serving.student and (count := stored_parameters(run.final(name))) >= MAX_PARAMETERS:
+            line = f"{run.exported(name, precision)}: left out, as {count:,} parameters do not fit one graph file"
+            console.print(line, markup=False, soft_wrap=True)
+        else:
             _export(run, name, precision)
-        except TooLargeError as error:
-            if (name, precision) == (serving.student, serving.precision):
-                raise
-            console.print(f"left out: {error}", markup=False, soft_wrap=True)
     _release(run, run.exported(serving.student, serving.precision), serving)
     opened = EncoderInput(load_manifest(run.encoder, EncoderManifest), lambda: Encoder.load(run.encoder)[0])
     space = read_space(run.ads / SPACE_NAME)
@@ -50,20 +49,20 @@ def make_release(run: Run) -> None:
     console.print(command, markup=False, soft_wrap=True)
 
 
-def is_export(run: Run, name: str, precision: Precision) -> bool:
-    """Whether the exported encoder is of the present last checkpoint of the teacher or a student."""
-    key = export_fingerprint(resolve(str(run.final(name))), _options(run, precision))
-    return is_current(run.exported(name, precision), EncoderManifest, key)
-
-
 def _export(run: Run, name: str, precision: Precision) -> None:
     """Export the teacher or a student, however far the export is from it, unless that is done already."""
     load_finished(run.final(name), CheckpointManifest, "run")
-    if not is_export(run, name, precision):
-        export_encoder(resolve(str(run.final(name))), _options(run, precision), run.exported(name, precision))
+    source, target, options = (
+        resolve(str(run.final(name))),
+        run.exported(name, precision),
+        export_options(run, precision),
+    )
+    if not is_current(target, EncoderManifest, export_fingerprint(source, options)):
+        export_encoder(source, options, target)
 
 
-def _options(run: Run, precision: Precision) -> ExportOptions:
+def export_options(run: Run, precision: Precision) -> ExportOptions:
+    """How a run's checkpoints are exported: what that loses is measured later, and bounded where it is served."""
     return ExportOptions(
         precision=precision,
         max_query_tokens=run.recipe.query.max_tokens,

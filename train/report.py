@@ -1,5 +1,6 @@
 """What an evaluation found: the quality of every stage, as a table, and what each step to the next costs."""
 
+import math
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +25,7 @@ class StageQuality(BaseModel):
     measures: dict[str, float]
     retention: dict[str, Estimate]
     """Each measure over the teacher's, with a 95 % bootstrap interval over queries."""
-    judged: float
+    judged: float = math.nan
     """Share of the ten best ads that were judged at all: what was not counts as wrong."""
     overlap: float
     """Mean share of the teacher's exact top k that the stage finds too."""

@@ -52,7 +52,7 @@ from train.encoders import save_encoder
 from train.errors import TrainError
 from train.recipe import Data, Recipe, find_recipe, read_source, recipe_of
 
-FORMAT = 2
+FORMAT = 3
 """Part of every fingerprint; raised when the same inputs come to give another result, beyond rounding."""
 TOOLS = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
 

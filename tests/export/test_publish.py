@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from onnxruntime.transformers.onnx_model import OnnxModel
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import AutoModel, AutoTokenizer
@@ -18,6 +20,7 @@ from artifacts.manifest import EncoderManifest, Precision
 from artifacts.space import EmbeddingSpace
 from artifacts.store import ArtifactError, load_manifest
 from export.onnx_graph import load_checkpoint
+from export.optimize import halve
 from export.options import ExportOptions
 from export.parity import measure
 from export.publish import export_encoder
@@ -140,6 +143,19 @@ def test_squares_of_large_hidden_states_do_not_overflow_in_fp16(
     tokens = AutoTokenizer.from_pretrained(checkpoint)(QUERIES[0], return_tensors="np")
     [[embedding]] = graph.run(None, {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")})
     assert embedding @ original(checkpoint).encode(QUERIES[0]) > 0.999
+
+
+def test_a_power_whose_mean_nobody_takes_is_fp16_as_all_else():
+    x, cube = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "cube"))
+    three = helper.make_tensor("three", TensorProto.FLOAT, [], [3.0])
+    nodes = [
+        helper.make_node("Pow", ["x", "three"], ["powered"], "pow"),
+        helper.make_node("Neg", ["powered"], ["cube"]),
+    ]
+    graph = OnnxModel(helper.make_model(helper.make_graph(nodes, "g", [x], [cube], [three])))
+    halve(graph)
+    [power] = graph.get_nodes_by_op_type("Pow")
+    assert graph.get_initializer(power.input[1]).data_type == TensorProto.FLOAT16
 
 
 def test_pooling_and_dense_head_are_part_of_the_graph(tmp_path: Path, options: ExportOptions):

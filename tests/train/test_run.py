@@ -26,6 +26,7 @@ from service.encoder import Encoder
 from tests.e2e.conftest import ROOT, Server
 from tests.train.checkpoints import save_tiny
 from train.data import LabelledQueries, read_inventory, read_split, relevant_pairs
+from train.embed_ads import embed_ads
 from train.embeddings import read_embeddings
 from train.encoders import load_encoder
 from train.errors import TrainError
@@ -230,6 +231,68 @@ def test_what_rests_on_another_refinement_is_left_out(finished: Path, capsys: py
     assert f"{finished / 'refined' / 'l2'}: left out" in capsys.readouterr().err
 
 
+def test_what_is_cut_from_a_student_that_would_be_another_now_is_left_out_with_it(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+):
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), finished.parent)
+    students = [
+        student.model_copy(update={"layer_rule": "keep_ends" if student.name == "l3" else student.layer_rule})
+        for student in made.recipe.students
+    ]
+    changed = replace(made, recipe=made.recipe.model_copy(update={"students": students, "joint": None}))
+    inventory = read_inventory(made.recipe.data)
+    names = [stage.name for stage in Stages(changed, inventory, 0).unfiltered(5)]
+    assert {name.partition(",")[0] for name in names} <= {"teacher", "one-shot"}
+    assert {"teacher", "teacher, fp32", "teacher, fp32, HNSW"} <= set(names)
+    said = capsys.readouterr().err
+    for directory in ("aligned/l3", "aligned/l2", "refined/l2"):
+        assert f"{finished / directory}: left out" in said
+
+
+def test_an_index_of_what_the_ads_were_is_left_out(finished: Path, tmp_path: Path):
+    """The same ids and the same teacher, but another bid."""
+    copied = tmp_path / "tiny"
+    shutil.copytree(finished, copied, symlinks=True)
+    more = tmp_path / "more.jsonl"
+    lines = (finished.parents[1] / "more.jsonl").read_text().replace('"title": "sofa"', '"title": "sofa", "bid": 2.5')
+    more.write_text(lines)
+    made = Run.open(str(finished.parents[1] / "tiny.yaml"), tmp_path)
+    data = made.recipe.data.model_copy(update={"more_ads": [more]})
+    changed = replace(made, recipe=made.recipe.model_copy(update={"data": data}))
+    inventory = read_inventory(data)
+    embed_ads(changed)
+    stages = Stages(changed, inventory, 0)
+    assert not stages.has_index
+    names = {stage.name for stage in stages.unfiltered(5)}
+    assert "teacher, fp32" in names
+    assert "teacher, fp32, HNSW" not in names
+
+
+def test_an_export_of_an_earlier_checkpoint_is_not_timed(finished: Path, tmp_path: Path):
+    copied = tmp_path / "tiny"
+    shutil.copytree(finished, copied, symlinks=True)
+    shutil.copytree(copied / "exported" / "l3-fp32", copied / "exported" / "teacher-fp32", dirs_exist_ok=True)
+    costs = measure_costs(Run.open(str(finished.parents[1] / "tiny.yaml"), tmp_path))
+    assert ("teacher", "fp32") not in {(cost.name, cost.precision) for cost in costs}
+    assert {cost.name for cost in costs if cost.precision == "fp32"} >= {"l3", "l2"}
+
+
+def test_a_sweep_with_a_leak_trains_nothing(finished: Path, tmp_path: Path):
+    directory = tmp_path / "leaky"
+    directory.mkdir()
+    for path in finished.parents[1].glob("*.*"):
+        if path.suffix in {".gz", ".tsv"}:
+            shutil.copyfile(path, directory / path.name)
+    dev = (directory / "queries.dev.tsv").read_text().splitlines()[1].split("\t")[1]
+    (directory / "queries.train.tsv").write_text(f"query_id\ttext\nleak\t{dev}\n")
+    data = {"train": [str(directory)], "dev": [str(directory)], "more_ads": []}
+    sweep = {"base": str(finished.parents[1] / "tiny.yaml"), "data": data, "arms": {"first": {}}}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    result = CliRunner().invoke(hlm.app, ["train", "sweep", str(tmp_path / "sweep.yaml"), "--runs", str(tmp_path)])
+    assert "dev queries among the train split's: 1" in str(result.exception)
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_second_round_mines_with_the_student_and_an_anchor_holds_it(finished: Path, monkeypatch: pytest.MonkeyPatch):
     mined: list[np.ndarray] = []
 
@@ -318,18 +381,18 @@ def test_an_encoder_too_large_for_a_graph_file_is_left_out_unless_it_is_served(
 ):
     copied = tmp_path / "tiny"
     shutil.copytree(finished, copied, symlinks=True)
-    for directory in (*copied.glob("exported/teacher-*"), *copied.glob("exported/l2-*")):
+    for directory in copied.glob("exported/teacher-*"):
         shutil.rmtree(directory)
     teacher = sum(parameter.numel() for parameter in load_encoder(str(finished / "teacher")).parameters())
-    monkeypatch.setattr("export.onnx_graph._MAX_PARAMETERS", teacher)
+    monkeypatch.setattr("train.release.MAX_PARAMETERS", teacher)
     made = Run.open(str(finished.parents[1] / "tiny.yaml"), tmp_path)
     make_release(made)
-    assert f"left out: {copied / 'teacher'}: has {teacher:,} parameters" in capsys.readouterr().err
+    assert f"exported/teacher-fp32: left out, as {teacher:,} parameters" in capsys.readouterr().err
     costs = {cost.name: cost for cost in measure_costs(made)}
     assert "teacher" not in costs
     assert costs["l2"].us[1] > 0
     assert costs["l2"].speed_up == {}
-    monkeypatch.setattr("export.onnx_graph._MAX_PARAMETERS", 1)
+    monkeypatch.setattr("export.onnx_graph.MAX_PARAMETERS", 1)
     for directory in copied.glob("exported/l2-*"):
         shutil.rmtree(directory)
     with pytest.raises(ExportError, match="parameters where a graph file holds"):
