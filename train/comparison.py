@@ -51,9 +51,15 @@ def as_table(rows: Sequence[Row]) -> str:
 
 
 def plot_differences(rows: Sequence[Row], path: Path) -> None:
-    """Draw the first labelled set: a panel for each measure, a line for each stage of the other arms."""
+    """Draw the first labelled set: a panel for each measure, a line for each stage of the other arms.
+
+    Stages that differ in nothing, as a teacher that all arms share, are left out; without any other, nothing is drawn.
+    """
     first = rows[0]
-    drawn = [row for row in rows if row.stage.labelled_set == first.stage.labelled_set and row.arm != first.arm]
+    others = [row for row in rows if row.stage.labelled_set == first.stage.labelled_set and row.arm != first.arm]
+    drawn = [row for row in others if any(one.low or one.high for one in row.apart.values())]
+    if not drawn:
+        return
     places = range(len(drawn), 0, -1)
     size = _LABELS_IN + _PANEL_IN * len(first.apart), 1.2 + _LINE_IN * len(drawn)
     with plot(path, width_in=size[0], height_in=size[1]) as figure:
