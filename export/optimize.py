@@ -39,15 +39,10 @@ def finish_graph(
         for_tensorrt: leave the fusing to TensorRT, which knows none of onnxruntime's own nodes.
     """
     with quiet():
-        if for_tensorrt:
-            graph = OnnxModel(onnx.load(traced))
+        if for_tensorrt or precision == "fp16":
+            graph = OnnxModel(onnx.load(traced)) if for_tensorrt else fuse(traced, model_type)
             if precision == "fp16":
                 halve(graph)
-            onnx.save(graph.model, target)
-            return
-        if precision == "fp16":
-            graph = fuse(traced, model_type)
-            halve(graph)
             onnx.save(graph.model, target)
             return
         graph = fuse(traced, model_type, slower_on_cpu=False)

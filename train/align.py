@@ -66,17 +66,18 @@ def align_student(run: Run, student: Student) -> None:
     """
     recipe = run.recipe
     teacher = load_finished(run.teacher, CheckpointManifest, "teacher")
-    start, _ = _start(run, student)
     queries = read_queries(run)
+    key = alignment_key(
+        run, student, queries
+    )  # before the queries are embedded, as it fails where the start is missing
     embed_with_teacher(run, run.queries, queries.texts, recipe.query)
-    key = alignment_key(run, student, queries)
     with phase(run, run.aligned(student.name), CheckpointManifest, key) as work:
         if work is None:
             return
         # A student of the right size, whose head already points at the teacher.
         torch.manual_seed(recipe.seed)
         targets = open_embeddings(run.queries)
-        encoder = load_encoder(start, student.pooling)
+        encoder = load_encoder(_start(run, student)[0], student.pooling)
         _prune(encoder, student, [queries.texts[row] for row in queries.learnt[:CALIBRATION_QUERIES]], run)
         _begin_head(encoder, student, queries, targets, run)
         batches = plan_query_batches(

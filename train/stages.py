@@ -70,7 +70,7 @@ def half_the_advertisers(inventory: Inventory) -> Selection:
 
 
 class Stages:
-    """The stages of a run, as far as its results are there and belong to its teacher."""
+    """The stages of a run, as far as its results are there and `train.present` counts them."""
 
     def __init__(self, run: Run, inventory: Inventory, now_s: float) -> None:
         """Open what a run has.
